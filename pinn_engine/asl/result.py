@@ -1,0 +1,38 @@
+"""What a perfusion fit returns: maps with standard deviations, status per voxel, curves, and how it was made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from .maps import MapKind
+from .scan import Scan
+
+
+@dataclass(frozen=True)
+class ParameterMap:
+    """One fitted quantity: `value` and `std`, both (X, Y, Z) float32, finite, 0 outside the mask."""
+
+    kind: MapKind
+    value: np.ndarray
+    std: np.ndarray
+
+
+@dataclass(frozen=True)
+class PerfusionFit:
+    """The result of `asl.fit`; K = number of distinct (delay, label duration) pairs."""
+
+    scan: Scan
+    maps: dict[str, ParameterMap]  # "cbf", "att", "t1b"
+    status: np.ndarray  # (X, Y, Z) uint8, 0 outside the mask
+    status_meaning: dict[int, str]
+    misfit: np.ndarray  # (X, Y, Z) float32: root mean square of the weighted data residual, 1 = as the noise predicts
+    pld: np.ndarray  # (K,) s
+    label_duration: np.ndarray  # (K,) s
+    repeats: np.ndarray  # (K,) averages behind each data point
+    data: np.ndarray  # (X, Y, Z, K) float32: averaged differences, scanner units
+    fitted: np.ndarray  # (X, Y, Z, K) float32
+    fitted_std: np.ndarray  # (X, Y, Z, K) float32
+    convergence: dict[str, list[float]] = field(default_factory=dict)  # "cost" per step (mean over voxels), "active" share per step
+    settings: dict[str, object] = field(default_factory=dict)  # method, network, model error, noise, seed, device, …
