@@ -1,7 +1,7 @@
-"""The arrival-time grid: multi-start, posterior moments by quadrature, and the evidence for a level of model error.
+"""The arrival-time grid: where the search starts, and the evidence for a level of model error.
 
 The misfit has several minima in ATT (a kink at every data time), so the search starts from the best point of a grid with the flow
-eliminated. The same table of scores, normalised, is the posterior of ATT: its moments are honest where a Gaussian at the optimum is not.
+eliminated. Summed over the grid the same scores give the probability of the data.
 """
 
 from __future__ import annotations
@@ -14,14 +14,10 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class GridPosterior:
-    """Per voxel (B,): the best grid point and the posterior moments of ATT and flow; `evidence` is log p(data)."""
+    """Per voxel (B,): the best grid point, and `evidence` = log p(data) up to a constant."""
 
     best_att: Tensor
     best_flow: Tensor
-    att_mean: Tensor
-    att_sd: Tensor
-    flow_mean: Tensor
-    flow_sd: Tensor
     evidence: Tensor
 
 
@@ -40,14 +36,7 @@ def grid_posterior(data: Tensor, precision: Tensor, table: Tensor, att: Tensor, 
     total = power + flow_sd**-2
     flow = cross / total
     score = 0.5 * cross * flow + log_prior
-    mass = score - 0.5 * torch.log(total * flow_sd**2)
     best = score.argmax(dim=1, keepdim=True)
-    log_total = mass.logsumexp(dim=1)
-    share = torch.exp(mass - log_total.unsqueeze(1))
-    att_mean = share @ att
-    att_var = (share @ (att * att) - att_mean**2).clamp_min(0) + (att[1] - att[0]) ** 2 / 12
-    flow_mean = (share * flow).sum(dim=1)
-    flow_var = (share * (1 / total + flow**2)).sum(dim=1) - flow_mean**2
-    evidence = log_total + precision.log().sum(dim=1) - 0.5 * (data * data * weight).sum(dim=1)
-    best_flow = flow.gather(1, best).squeeze(1)
-    return GridPosterior(att[best.squeeze(1)], best_flow, att_mean, att_var.sqrt(), flow_mean, flow_var.clamp_min(0).sqrt(), evidence)
+    mass = (score - 0.5 * torch.log(total * flow_sd**2)).logsumexp(dim=1)
+    evidence = mass + precision.log().sum(dim=1) - 0.5 * (data * data * weight).sum(dim=1)
+    return GridPosterior(att[best.squeeze(1)], flow.gather(1, best).squeeze(1), evidence)

@@ -37,7 +37,7 @@ class Settings:
     device: str = "cpu"
     dtype: torch.dtype = torch.float32
     seed: int = 0
-    hidden: tuple[int, ...] = (8,)
+    hidden: tuple[int, ...] = (6,)
     activation: str = "tanh"
     chunk: int = 8192
 
@@ -57,8 +57,8 @@ class Tables:
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Tables:
         """The same tables where and as precise as the fit wants them."""
-        tables = (self.rotation, self.inverse, self.spread, self.grid, self.propagator)
-        return Tables(*(t if t is None else t.to(device=device, dtype=dtype) for t in tables))
+        moved = [t.to(device=device, dtype=dtype) for t in (self.rotation, self.inverse, self.spread, self.grid)]
+        return Tables(*moved, propagator=None if self.propagator is None else self.propagator.to(device=device, dtype=dtype))
 
 
 class Plan:

@@ -72,11 +72,13 @@ def stack(terms: Mapping[str, Tensor], weights: Mapping[str, float | Tensor]) ->
 
 
 def linearise_reference(problem: Problem, theta: Tensor) -> tuple[Tensor, Tensor]:
-    """Residual and Jacobian by one forward-mode derivative a column: row b of the residual depends on row b of theta alone."""
-    columns = []
+    """Residual and Jacobian in forward mode, all columns at once: row b of the residual depends on row b of theta alone."""
+    directions = torch.eye(theta.shape[1], dtype=theta.dtype, device=theta.device).unsqueeze(1).expand(-1, theta.shape[0], -1)
+
+    def along(direction: Tensor) -> Tensor:
+        return torch.func.jvp(problem.residual, (theta,), (direction,))[1]
+
     residual = problem.residual(theta)
-    for k in range(theta.shape[1]):
-        direction = torch.zeros_like(theta)
-        direction[:, k] = 1
-        columns.append(torch.func.jvp(problem.residual, (theta,), (direction,))[1])
-    return residual, torch.stack(columns, dim=-1) if columns else residual.new_zeros(*residual.shape, 0)
+    if theta.shape[1] == 0:
+        return residual, residual.new_zeros(*residual.shape, 0)
+    return residual, torch.func.vmap(along, out_dims=-1)(directions)

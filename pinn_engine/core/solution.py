@@ -104,6 +104,9 @@ def uncertainty(jacobian: Tensor, reported: int) -> tuple[Tensor, Tensor, Tensor
     Gauss-Newton information J^T J in float64; further columns are marginalised. Directions without information give a large but finite
     variance (the information is floored at 1e-12 of the largest), never a silent zero.
     """
+    if reported == 0:
+        batch = len(jacobian)
+        return jacobian.new_zeros(batch, 0, 0).double(), torch.ones(batch, dtype=torch.float64), jacobian.new_zeros(batch, 0).double()
     information = jacobian.double().transpose(1, 2) @ jacobian.double()
     scale = information.diagonal(dim1=1, dim2=2).clamp_min(1e-300).rsqrt()
     scale = torch.where(scale.isfinite() & (scale < 1e150), scale, 1.0)

@@ -23,9 +23,9 @@ Progress = Callable[[float], None]
 class LevenbergMarquardt:
     """Damped Gauss-Newton (Marquardt 1963, doi:10.1137/0111030) with the gain-ratio damping of Nielsen (1999).
 
-    A problem has converged when the next step promises to lower its cost by less than `relative` of it plus `absolute` (with residuals in
-    units of their standard deviation, 1e-6 means: to move by about a thousandth of the standard deviation), or when no coordinate would move
-    by more than `smallest_step`: a minimum at a kink of the model is found by the second rule only, its gradient never vanishes.
+    A problem has converged when the next step promises to lower its cost by less than `relative` of it plus `absolute` (with residuals
+    in units of their standard deviation, 1e-6 means: to move by about a thousandth of the standard deviation), or when no coordinate
+    would move by more than `smallest_step`: a minimum at a kink of the model is found by the second rule only.
     """
 
     steps: int = 60

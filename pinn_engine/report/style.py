@@ -63,6 +63,6 @@ footer { margin-top: 44px; padding-top: 16px; border-top: 1px solid var(--rule);
   th[scope=row] { font-size: 10.5px; } .card { padding: 8px 10px; } .card .value { font-size: 19px; } .card .unit { font-size: 10px; }
   .cards { grid-template-columns: repeat(4, 1fr); margin-top: 14px; } section { margin-top: 18px; padding-top: 10px; }
   .pair { gap: 14px; margin-top: 10px; } .picks { gap: 14px; } .pick .both { grid-template-columns: 72px 1fr; }
-  h2, h3 { break-after: avoid; } a { color: inherit; text-decoration: none; }
+  h2, h3, section > .small { break-after: avoid; } a { color: inherit; text-decoration: none; }
 }
 """

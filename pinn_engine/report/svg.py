@@ -53,12 +53,12 @@ def path(points: Sequence[tuple[float, float]]) -> str:
 def figure(value: float) -> str:
     """Three significant figures, thousands apart, a true minus sign.
 
-    >>> [figure(x) for x in (0, 0.0853, 1.118, 52.31, 187.4, 12345.6, -3.14)]
-    ['0', '0.085', '1.12', '52.3', '187', '12,346', '−3.14']
+    >>> [figure(x) for x in (0, 0.0853, 0.9996, 1.118, 52.31, 187.4, 12345.6, -3.14)]
+    ['0', '0.085', '1.00', '1.12', '52.3', '187', '12,346', '−3.14']
     """
-    size = abs(value)
     if not math.isfinite(value):
         return "n/a"
+    size = abs(float(f"{value:.3g}"))
     if 0 < size < 1e-3:
         digits = f"{value:.1e}"
     else:

@@ -76,7 +76,7 @@ def make(
     plds: Sequence[float] | None = None,
     label_duration: float | Sequence[float] | None = None,
     repeats: int = 4,
-    snr: float | None = 100.0,
+    snr: float | None = 250.0,
     noise_sd: float | None = None,
     dispersion: float = 0.0,
     kernel: str = "gamma",
@@ -96,6 +96,7 @@ def make(
 
     `plds` (s) are post-labelling delays, for PASL inversion times; `label_duration` (s, one or one a delay) is the bolus for PASL.
     `snr` = mean grey-matter M0 / noise sd of one image, None = noise-free; `noise_sd` (scanner units) overrides it. Noise is Gaussian.
+    With 6 delays and 4 repeats, voxelwise grey-matter CBF errs by a median of about 9 mL/100 g/min at 250 and 20 at 100.
     `dispersion` (s) is the sd of the arterial dispersion `kernel` ("gamma" | "gaussian"); `arterial` the blood volume (fraction) in the
     middle of the large vessels. `background` is the share of static tissue left (1 = no background suppression); `slice_time` (s) > 0
     reads 2-D slices one after another, from the base upwards.
