@@ -57,8 +57,9 @@ class Tables:
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Tables:
         """The same tables where and as precise as the fit wants them."""
-        moved = [t.to(device=device, dtype=dtype) for t in (self.rotation, self.inverse, self.spread, self.grid)]
-        return Tables(*moved, propagator=None if self.propagator is None else self.propagator.to(device=device, dtype=dtype))
+        propagator = None if self.propagator is None else self.propagator.to(device=device, dtype=dtype)
+        rotation, inverse, spread, grid = (t.to(device=device, dtype=dtype) for t in (self.rotation, self.inverse, self.spread, self.grid))
+        return Tables(rotation, inverse, spread, grid, propagator)
 
 
 class Plan:
