@@ -39,7 +39,7 @@ class Settings:
     seed: int = 0
     hidden: tuple[int, ...] = (6,)
     activation: str = "tanh"
-    chunk: int = 8192
+    chunk: int = 16384
 
 
 @dataclass(frozen=True)

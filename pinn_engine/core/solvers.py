@@ -18,6 +18,8 @@ from .solution import WEAK_DIRECTION, Solution, Status, merge, uncertainty
 
 Progress = Callable[[float], None]
 
+LEAST_DAMPING, MOST_DAMPING = 1e-7, 1e12
+
 
 @dataclass(frozen=True)
 class LevenbergMarquardt:
@@ -33,7 +35,7 @@ class LevenbergMarquardt:
     relative: float = 1e-6
     absolute: float = 0.0
     smallest_step: float = 1e-6
-    burst: int = 4
+    burst: int = 3
 
     def solve(self, problem: Problem, theta: Tensor, coupling: Coupling | None = None) -> Solution:
         """Minimise 0.5 |r(theta)|^2 from `theta` (B, P); never raises for a problem that fails, its status says so."""
@@ -70,7 +72,7 @@ class LevenbergMarquardt:
         broken = ~(own.isfinite() & jacobian.isfinite().all(dim=(1, 2)))
         cost = coupling.pool(own)
         status = torch.where(broken, int(Status.NOT_FINITE), 0).to(torch.uint8)
-        damping, growth = torch.full_like(cost, self.damping), torch.full_like(cost, 2.0)
+        damping, growth = torch.full_like(cost, self.damping), torch.full_like(cost, 4.0)
         return _State(theta, residual, jacobian, cost, damping, growth, status, torch.zeros_like(status, dtype=torch.int16))
 
     def _step(self, problem: Problem, s: _State, coupling: Coupling) -> _State:
@@ -92,9 +94,9 @@ class LevenbergMarquardt:
         moving = coupling.pool((step.abs() > self.smallest_step * (1 + s.theta.abs())).any(dim=1).to(cost.dtype)) > 0
         ended = flat | (~moving & trial.isfinite().all(dim=1))
         eased = s.damping * (1 - (2 * gain - 1).clamp(-1, 1) ** 3).clamp_min(0.1)
-        damping = torch.where(better, eased, s.damping * s.growth).clamp(1e-9, 1e12)
+        damping = torch.where(better, eased, (s.damping * s.growth).clamp_min(0.3)).clamp(LEAST_DAMPING, MOST_DAMPING)
         status = torch.where(live & ended, int(Status.CONVERGED), s.status)
-        status = torch.where(live & ~ended & (damping >= 1e12), int(Status.STALLED), status).to(torch.uint8)
+        status = torch.where(live & ~ended & (damping >= MOST_DAMPING), int(Status.STALLED), status).to(torch.uint8)
 
         def choose(new: Tensor, old: Tensor) -> Tensor:
             return torch.where(better.reshape(-1, *[1] * (new.ndim - 1)), new, old)
@@ -105,7 +107,7 @@ class LevenbergMarquardt:
             choose(jacobian, s.jacobian),
             choose(cost, s.cost),
             torch.where(live, damping, s.damping),
-            torch.where(better, 2.0, 2 * s.growth),
+            torch.where(better, 4.0, 4 * s.growth),
             status,
             s.steps + live.to(torch.int16),
         )
