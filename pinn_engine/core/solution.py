@@ -118,10 +118,21 @@ def uncertainty(jacobian: Tensor, reported: int) -> tuple[Tensor, Tensor, Tensor
         cross = scaled[:, :reported, reported:]
         scaled = scaled[:, :reported, :reported] - cross @ torch.linalg.solve(nuisance, cross.transpose(1, 2))
         scale = scale[:, :reported]
-    eigenvalue, vector = torch.linalg.eigh(scaled)
+    eigenvalue, vector = _eigh(scaled)
     floored = eigenvalue.clamp_min(1e-12)
     covariance = (vector / floored.unsqueeze(1)) @ vector.transpose(1, 2)
     return covariance * scale.unsqueeze(1) * scale.unsqueeze(2), eigenvalue[:, -1] / floored[:, 0], vector[:, :, 0]
+
+
+def _eigh(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvalues, ascending, and vectors of symmetric (B, Q, Q); written out for 2 x 2, where a LAPACK call a problem would dominate."""
+    if matrix.shape[-1] != 2:
+        return torch.linalg.eigh(matrix)
+    mean, half = 0.5 * (matrix[:, 0, 0] + matrix[:, 1, 1]), 0.5 * (matrix[:, 0, 0] - matrix[:, 1, 1])
+    angle = 0.5 * torch.atan2(matrix[:, 0, 1], half)  # of the larger eigenvalue's vector
+    radius = torch.hypot(half, matrix[:, 0, 1])
+    c, s = angle.cos(), angle.sin()
+    return torch.stack([mean - radius, mean + radius], dim=1), torch.stack([-s, c, c, s], dim=1).reshape(-1, 2, 2)
 
 
 def merge(parts: list[Solution]) -> Solution:
