@@ -11,7 +11,7 @@ from pinn_engine.asl.phantom.brain import GM
 from pinn_engine.asl.phantom.make import Phantom
 
 from . import methods, peers, table
-from .scoring import Estimate, Errors, errors, score
+from .scoring import Errors, Estimate, errors, score
 from .table import Row, verdict
 
 TWELVE = tuple(np.arange(1, 13) * 0.25)  # s
@@ -61,7 +61,7 @@ def speed(o: Options) -> list[Row]:
 def accuracy(o: Options, snr: float) -> list[Row]:
     """All voxels of the brain at one noise level."""
     p = o.phantom(snr=snr)
-    rows = [table.heading(f"Errors at SNR {snr:g} (mean GM M0 / noise sd of one image), 6 delays x 4 repeats, {int(p.mask.sum()):,} voxels")]
+    rows = [table.heading(f"Errors at SNR {snr:g} (mean GM M0 / noise sd of one image), 6 delays x 4 repeats, {p.mask.sum():,} voxels")]
     rows.append(score(p, methods.constant(p)))
     for with_map in (False, True):
         scan, suffix = p.scan(t1_map=with_map), ", T1 map" if with_map else ", one T1"
@@ -166,6 +166,8 @@ def _peer(peer: peers.Peer, p: Phantom, where: np.ndarray, install: bool) -> Est
     }
     made = peers.run(peer, {"signal": signal, "pld": delays, "tau": tau, **{k: np.array(v) for k, v in constants.items()}}, install)
     failed = int((~np.isfinite(made["cbf"])).sum())
+    if failed == len(signal):
+        raise peers.CannotRun("it fitted no voxel")
     images = [methods.image(p, where, made[name]) for name in ("cbf", "att")]
     e = Estimate(f"{peer.name}, inputs corrected", *images, seconds=float(made["seconds"]), voxels=len(signal))
     return replace(e, note=f"{failed} of {len(signal)} voxels failed" if failed else "")

@@ -1,6 +1,6 @@
 """Speed, errors, memory of the perfusion fit beside its peers, as one table.
 
-    python -m benchmarks.asl [--quick] [--peers] [--gpu] [--only SECTION,…]
+`python -m benchmarks.asl [--quick] [--peers] [--gpu] [--only SECTION,…] [--seed N]`
 """
 
 from __future__ import annotations
@@ -34,11 +34,12 @@ SECTIONS: dict[str, Callable[[Options], list[Row]]] = {
     "accuracy": lambda o: accuracy(o, SNR) + ([] if o.quick else accuracy(o, HARD)),
 }
 LEGEND = (
-    "Phantom: this package's digital brain, seed {seed}, which no one looked at while the methods were made; pCASL, 6 delays x 4 repeats unless said, "
-    "true mask, M0, alpha, T1b and lambda given; CBF in mL/100 g/min. 'One T1': grey matter's for all voxels; 'T1 map': the true one. "
-    "Median and RMSE are of |error|, bias of error; '95 % covers': share of voxels whose truth lies within 1.96 sd. "
-    "'Lesions kept': contrast shown / true contrast, radius >= 8 mm / <= 5 mm. Speed: the fit of data in memory, wall time, best of 3 "
-    "after a warm-up in the speed, peers and tutorial sections, single runs in the others. Peers' corrections: benchmarks/peers/run_*.py."
+    "Phantom: this package's digital brain with a seed that was not used while the methods were made ({seed}); pCASL, 6 delays x 4 repeats "
+    "unless said; true mask, M0, alpha, T1b and lambda given; CBF in mL/100 g/min. 'One T1': grey matter's for all voxels; 'T1 map': the "
+    "true one. Median and RMSE are of |error|, bias of error; '95 % covers': share of voxels whose truth lies within 1.96 sd. 'Lesion "
+    "contrast kept': shown / true, radius >= 8 mm and <= 5 mm. Speed: the fit of data in memory, CPU time of one thread (on a GPU wall "
+    "time); best of 3 after a warm-up in the sections on speed, peers and tutorial, single runs in the others. How the peers' inputs were "
+    "corrected is written at the head of benchmarks/peers/run_*.py."
 )
 
 
@@ -60,7 +61,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _options(arguments: list[str] | None) -> tuple[Options, list[str], str]:
     """Options, sections, and the file for the table: only a full run writes asl.md."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.asl", description="Benchmark of the perfusion fit; see benchmarks/README.md")
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.asl", description="Benchmark of the perfusion fit")
     parser.add_argument("--quick", action="store_true", help="small phantoms, single runs: does it work at all (results/asl-quick.md)")
     parser.add_argument("--peers", action="store_true", help="install the peers into environments of their own where they are missing")
     parser.add_argument("--gpu", action="store_true", help="only the GPU's rows (results/asl-gpu.md)")

@@ -40,15 +40,17 @@ def _against_closed_form(p: Phantom, snr: float, dispersion: float, with_map: bo
         own = _grey(p, e)
         change = (own.median / plain.median - 1) * 100
         what = f"{'dispersed' if dispersion else 'right model'}, SNR {snr:g}, {'T1 map' if with_map else 'one T1'}: {name}"
-        words = f"median CBF error {own.median:.2f}, nlls {plain.median:.2f} ({change:+.1f} %); covers {own.covers:.3f}, nlls {plain.covers:.3f}"
+        words = f"median CBF error {own.median:.2f}, nlls {plain.median:.2f} ({change:+.1f} %)"
+        words += f"; covers {own.covers:.3f}, nlls {plain.covers:.3f}; {e.note}"
         held = _won(own, plain, change) if dispersion else change <= MOST_LOST
         bar = "beats nlls in error or, at equal error, in coverage" if dispersion else f"loses <= {MOST_LOST:g} %"
-        rows.append({table.WHAT: what, table.OTHER: f"{words}; {e.note}", table.BAR: bar, table.HELD: verdict(held)})
+        rows.append({table.WHAT: what, table.OTHER: words, table.BAR: bar, table.HELD: verdict(held)})
     return rows
 
 
 def _won(own: Errors, plain: Errors, change: float) -> bool:
-    assert own.covers is not None and plain.covers is not None
+    assert own.covers is not None
+    assert plain.covers is not None
     return change < -EQUAL or (change <= EQUAL and abs(own.covers - 0.95) < abs(plain.covers - 0.95))
 
 

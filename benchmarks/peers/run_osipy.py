@@ -15,7 +15,7 @@ from osipy.asl.quantification.multi_pld import MultiPLDParams, quantify_multi_pl
 
 def main(given: str, made: str) -> None:
     data = np.load(given)
-    signal = data["signal"].astype(float)
+    signal = data["signal"].astype(float)[:, None, None, :]
     params = MultiPLDParams(
         labeling_scheme=LabelingScheme.PCASL,
         plds=(data["tau"] + data["pld"]) * 1000,
@@ -27,9 +27,9 @@ def main(given: str, made: str) -> None:
     )
     seconds = float("inf")
     for _ in range(3):
-        start = time.perf_counter()
+        start = time.process_time()
         result = quantify_multi_pld(signal, 1.0, params)
-        seconds = min(seconds, time.perf_counter() - start)
+        seconds = min(seconds, time.process_time() - start)
     np.savez(made, cbf=np.ravel(result.cbf_map.values), att=np.ravel(result.att_map.values) / 1000, seconds=seconds)
 
 

@@ -17,7 +17,7 @@ from .progress import reporter
 if TYPE_CHECKING:
     from ..asl.result import PerfusionFit
 
-SPACING, SNR, SEED = 4.0, 250.0, 0
+SPACING, SNR, SEED = 4.0, 400.0, 0
 BLUR = 6.0  # mm FWHM
 
 

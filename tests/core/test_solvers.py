@@ -46,7 +46,7 @@ def test_levenberg_marquardt_finds_the_minimum(name):
     assert int(found.steps.max()) <= 150
 
 
-@pytest.mark.parametrize(("name", "steps", "rate"), [("linear", 1000, 0.1), ("rosenbrock", 1200, 0.1), ("decay", 1200, 0.05)])
+@pytest.mark.parametrize(("name", "steps", "rate"), [("linear", 1000, 0.1), ("decay", 1200, 0.05)])
 def test_adam_reaches_the_same_minimum(name, steps, rate):
     problem, start, minimum = known(name)
     rows = torch.arange(2)
