@@ -77,9 +77,12 @@ class Shared:
             step[:, own] = own_inverse_g - (own_inverse_c @ common_step.unsqueeze(-1)).squeeze(-1)
         return step
 
-    def covariance(self, normal: Tensor) -> Tensor:
-        """(B, P, P) marginal covariance of each problem's unknowns when the shared ones are fitted from the whole group."""
-        common = list(self.columns)
+    def covariance(self, normal: Tensor, offset: int = 0) -> Tensor:
+        """(B, P, P) marginal covariance of each problem's unknowns when the shared ones are fitted from the whole group.
+
+        `normal` may have further unknowns in front, `offset` of them: amplitudes that the search had eliminated.
+        """
+        common = [k + offset for k in self.columns]
         own = [k for k in range(normal.shape[1]) if k not in self.columns]
         a_cc = normal[:, common][:, :, common]
         if not own:

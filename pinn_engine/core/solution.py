@@ -41,7 +41,10 @@ _SENTENCES = {
 
 @dataclass(frozen=True)
 class Solution:
-    """B solved problems. `theta` (B, P) solver coordinates; `values` physical parameters (B,) in the order of `names`."""
+    """B solved problems. `theta` (B, P) solver coordinates; `values` physical parameters (B,) in the order of `names`.
+
+    Under a `Graph` coupling the covariance leaves out what neighbours add: it is an upper bound.
+    """
 
     names: tuple[str, ...]
     theta: Tensor

@@ -70,6 +70,8 @@ class LevenbergMarquardt:
         energy, _ = coupling.energy(theta)
         own = 0.5 * (residual * residual).sum(dim=1) + energy
         broken = ~(own + 0 * jacobian.sum(dim=(1, 2))).isfinite()
+        residual = residual.masked_fill(broken[:, None], 0.0)  # so that they move nobody whom they are coupled to
+        jacobian = jacobian.masked_fill(broken[:, None, None], 0.0)
         cost = coupling.pool(own)
         status = torch.where(broken, int(Status.NOT_FINITE), 0).to(torch.uint8)
         damping, growth = torch.full_like(cost, self.damping), torch.full_like(cost, 4.0)
@@ -89,10 +91,10 @@ class LevenbergMarquardt:
         promised = coupling.pool(-0.5 * (step * gradient).sum(dim=1) + 0.5 * s.damping * (step * scale * step).sum(dim=1))
         gain = (s.cost - cost) / promised.clamp_min(torch.finfo(cost.dtype).tiny)
         live = s.status == 0
-        better = (cost <= s.cost) & live  # False where a trial is not finite
+        better = (cost + 0 * jacobian.sum(dim=(1, 2)) <= s.cost) & live  # False where trial or derivative is not finite
         flat = (promised <= self.relative * s.cost + self.absolute) & (s.damping <= 1.0)
         still = (step.abs() <= self.smallest_step * (1 + s.theta.abs())).all(dim=1)
-        still = still if isinstance(coupling, Independent) else coupling.pool((~still).to(cost.dtype)) == 0
+        still = still if isinstance(coupling, Independent) else coupling.pool((live & ~still).to(cost.dtype)) == 0
         take = better.to(cost.dtype)
         eased = s.damping * (1 - (2 * gain - 1).clamp(-1, 1) ** 3).clamp_min(0.1)
         damping = _choose(take, eased, (s.damping * s.growth).clamp_min(LEAST_REFUSED)).clamp(LEAST_DAMPING, MOST_DAMPING)
@@ -211,10 +213,12 @@ def _finish(problem: Problem, state: _State, coupling: Coupling, history: dict[s
     """Values, covariance and the final word on each problem: a bound or an undetermined combination overrules "converged"."""
     names = problem.names
     values = problem.values(state.theta)
-    jacobian = problem.sensitivities(state.theta)
+    fitted = (state.status != Status.NOT_FINITE).to(state.theta.dtype)
+    jacobian = torch.nan_to_num(problem.sensitivities(state.theta)) * fitted[:, None, None]  # what was not fitted informs nobody
     covariance, condition, weakest = uncertainty(jacobian, len(names))
     if isinstance(coupling, Shared):
-        covariance = coupling.covariance(jacobian.double().transpose(1, 2) @ jacobian.double())[:, : len(names), : len(names)]
+        information = jacobian.double().transpose(1, 2) @ jacobian.double()
+        covariance = coupling.covariance(information, jacobian.shape[2] - state.theta.shape[1])[:, : len(names), : len(names)]
     status = state.status
     if names:
         ended = (status == Status.CONVERGED) | (status == Status.STALLED) | (status == Status.STEP_LIMIT)

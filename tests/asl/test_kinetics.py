@@ -31,7 +31,7 @@ def test_golden_values(case, values):
     model = kind(1 / (1 / t1 + f / 6000 / 0.9))
     times = t(*values) + (tau if kind is Continuous else 0.0)
     signal, _ = model.closed_form(times, t(tau), t(att), t(T1B))
-    np.testing.assert_allclose(2 * alpha * f / 6000 / 0.9 * signal, list(values.values()), rtol=2e-7, atol=1e-15)
+    np.testing.assert_allclose(2 * alpha * f / 6000 / 0.9 * signal, list(values.values()), rtol=3.5e-7, atol=1e-15)  # the digits given
 
 
 def test_the_linear_model_takes_one_outflow_for_all():

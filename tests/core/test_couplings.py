@@ -106,7 +106,6 @@ def test_a_broken_member_harms_no_other_of_its_group():
     torch.testing.assert_close(found.theta[others], rest.theta, rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.xfail(strict=True, reason="the Jacobian of a member that was not fitted still counts as information on the shared unknowns")
 def test_a_broken_member_adds_no_certainty():
     problem, start = shared_decays()
     others = torch.tensor([b for b in range(BATCH) if b != 2])
@@ -133,7 +132,6 @@ def test_shared_unknowns_of_a_separable_problem():
         np.testing.assert_allclose(found.values["a"][members], best.x[1:], rtol=1e-5)
 
 
-@pytest.mark.xfail(strict=True, reason="Shared numbers the columns of theta, the covariance those of (amplitudes, theta): the wrong ones are shared")
 def test_uncertainty_of_shared_unknowns_of_a_separable_problem():
     problem, start = separable_shared()
     found = LevenbergMarquardt(relative=1e-12).solve(problem, start, problem.unknowns.coupling())
