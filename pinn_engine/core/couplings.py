@@ -83,7 +83,7 @@ class Shared:
         `normal` may have further unknowns in front, `offset` of them: amplitudes that the search had eliminated.
         """
         common = [k + offset for k in self.columns]
-        own = [k for k in range(normal.shape[1]) if k not in self.columns]
+        own = [k for k in range(normal.shape[1]) if k not in common]
         a_cc = normal[:, common][:, :, common]
         if not own:
             return inverse_spd(self._sum(a_cc))[self.group]
@@ -91,7 +91,6 @@ class Shared:
         own_inverse = inverse_spd(normal[:, own][:, :, own])
         gain = own_inverse @ a_oc
         common_cov = inverse_spd(self._sum(a_cc - a_oc.transpose(1, 2) @ gain))[self.group]
-        covariance = torch.empty_like(normal)
         order = torch.tensor(own + common, device=normal.device).argsort()
         cross = -gain @ common_cov
         top = torch.cat([own_inverse + gain @ common_cov @ gain.transpose(1, 2), cross], dim=2)
@@ -137,7 +136,7 @@ class Graph:
         return conjugate_gradients(apply, gradient, block, self.tolerance, self.max_iterations)
 
     def pool(self, amount: Tensor) -> Tensor:
-        return amount.sum().expand_as(amount)
+        return torch.where(amount.isfinite(), amount, 0.0).sum().expand_as(amount)
 
     def energy(self, theta: Tensor) -> tuple[Tensor, Tensor]:
         away = theta - self.mean

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .linear import solve_spd
-from .problem import Problem
+from .problem import Problem, stack
 from .unknowns import Unknowns
 
 
@@ -53,9 +53,8 @@ class Separable(Problem):
         change = -(slope * amplitude[:, None, :, None]).sum(dim=2) * self.unknowns.slopes(theta).unsqueeze(1)  # (B, R, P)
         change = change - (basis.unsqueeze(-1) * self._project(basis, change).unsqueeze(1)).sum(dim=2)
         prior, prior_slope = self.unknowns.prior(theta)
-        if prior.shape[1] == 0:
-            return data, change
-        return torch.cat([data, prior], dim=1), torch.cat([change, prior_slope], dim=1)
+        rows, columns = {"data": data, "prior": prior}, {"data": change, "prior": prior_slope}
+        return stack(rows, self.weights), stack(columns, self.weights)
 
     def values(self, theta: Tensor) -> dict[str, Tensor]:
         values = self.unknowns.values(theta)
@@ -75,7 +74,7 @@ class Separable(Problem):
         nonlinear = -(slope * amplitude[:, None, :, None]).sum(dim=2)
         prior_slope = self.unknowns.prior(theta)[1] / self.unknowns.slopes(theta).unsqueeze(1)
         prior_rows = torch.cat([prior_slope.new_zeros(*prior_slope.shape[:2], len(self.linear)), prior_slope], dim=2)
-        return torch.cat([torch.cat([-basis, nonlinear], dim=2), prior_rows], dim=1)
+        return stack({"data": torch.cat([-basis, nonlinear], dim=2), "prior": prior_rows}, self.weights)
 
 
 @dataclass(frozen=True)

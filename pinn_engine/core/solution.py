@@ -124,7 +124,16 @@ def uncertainty(jacobian: Tensor, reported: int) -> tuple[Tensor, Tensor, Tensor
     eigenvalue, vector = _eigh(scaled)
     floored = eigenvalue.clamp_min(1e-12)
     covariance = (vector / floored.unsqueeze(1)) @ vector.transpose(1, 2)
-    return covariance * scale.unsqueeze(1) * scale.unsqueeze(2), eigenvalue[:, -1] / floored[:, 0], vector[:, :, 0]
+    condition = eigenvalue[:, -1].clamp_min(1.0) / floored[:, 0]  # clamped: no information at all is the worst condition, not the best
+    return covariance * scale.unsqueeze(1) * scale.unsqueeze(2), condition, vector[:, :, 0]
+
+
+def identifiability(covariance: Tensor) -> tuple[Tensor, Tensor]:
+    """Condition (B,) and weakest direction (B, Q) of what is known jointly, from the correlations of a covariance (B, Q, Q)."""
+    scale = covariance.diagonal(dim1=1, dim2=2).clamp_min(1e-300).rsqrt()
+    correlation = torch.nan_to_num(covariance * scale.unsqueeze(1) * scale.unsqueeze(2))
+    eigenvalue, vector = _eigh(correlation)
+    return eigenvalue[:, -1] / eigenvalue[:, 0].clamp_min(1e-12), vector[:, :, -1]
 
 
 def _eigh(matrix: Tensor) -> tuple[Tensor, Tensor]:

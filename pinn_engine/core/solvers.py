@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .couplings import Coupling, Independent, Shared
 from .problem import Problem
-from .solution import WEAK_DIRECTION, Solution, Status, merge, uncertainty
+from .solution import WEAK_DIRECTION, Solution, Status, identifiability, merge, uncertainty
 
 Progress = Callable[[float], None]
 
@@ -43,15 +43,15 @@ class LevenbergMarquardt:
         state = self._start(problem, theta, coupling)
         if theta.shape[1] == 0:  # everything was linear: there is nothing to search for
             state.status = torch.where(state.status == 0, int(Status.CONVERGED), state.status).to(torch.uint8)
-            return _finish(problem, state, coupling, {"cost": [float(state.cost.nanmean())], "active": [0.0]})
-        history: dict[str, list[Tensor]] = {"cost": [state.cost.nanmean()], "active": [theta.new_ones(())]}
+            return _finish(problem, state, coupling, {"cost": [float(_mean_finite(state.cost))], "active": [0.0]})
+        history: dict[str, list[Tensor]] = {"cost": [_mean_finite(state.cost)], "active": [theta.new_ones(())]}
         rows = torch.arange(theta.shape[0], device=theta.device)
         active, part = problem, state
-        for _ in range(0, self.steps, self.burst):
-            for _ in range(self.burst):
+        for begin in range(0, self.steps, self.burst):
+            for _ in range(min(self.burst, self.steps - begin)):
                 part = self._step(active, part, coupling)
             state = state.put(rows, part)
-            history["cost"].append(torch.where(state.cost.isfinite(), state.cost, torch.nan).nanmean())
+            history["cost"].append(_mean_finite(state.cost))
             history["active"].append((state.status == 0).float().mean())
             if isinstance(coupling, Independent):
                 keep = (part.status == 0).nonzero().squeeze(1)  # the one read-back a burst
@@ -116,7 +116,7 @@ class LevenbergMarquardt:
 class Adam:
     """First-order descent on the same 0.5 |r|^2 (Kingma & Ba 2015, arXiv:1412.6980), learning rate decayed to `rate * final` by a cosine.
 
-    Converged means that the last tenth of the steps lowered the cost by less than `relative` of it.
+    Converged means that a full Gauss-Newton step from the end would lower the cost by less than `relative` of it.
     """
 
     steps: int = 2000
@@ -130,7 +130,7 @@ class Adam:
         x = theta.detach().clone().requires_grad_(True)
         optimiser = torch.optim.Adam([x], lr=self.rate)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, self.steps, eta_min=self.rate * self.final)
-        costs, late = [], theta.new_full((theta.shape[0],), torch.nan)
+        costs = []
         for step in range(self.steps):
             optimiser.zero_grad()
             cost = 0.5 * (problem.residual(x) ** 2).sum(dim=1) + coupling.energy(x)[0]
@@ -140,16 +140,19 @@ class Adam:
             if isinstance(coupling, Shared) and x.grad is not None:
                 for k in coupling.columns:
                     x.grad[:, k] = coupling.pool(x.grad[:, k])
-            if step == self.steps - max(1, self.steps // 10):
-                late = cost.detach()
             if step % max(1, self.steps // 50) == 0:
-                costs.append(cost.detach().nanmean())
+                costs.append(_mean_finite(cost.detach()))
             optimiser.step()
             schedule.step()
         with torch.no_grad():
             residual, jacobian = problem.linearise(x.detach())
-            own = 0.5 * (residual * residual).sum(dim=1)
-            settled = (late - own).abs() <= self.relative * late
+            energy, pull = coupling.energy(x.detach())
+            own = 0.5 * (residual * residual).sum(dim=1) + energy
+            gradient = (jacobian * residual.unsqueeze(-1)).sum(dim=1) + pull
+            normal = jacobian.transpose(1, 2) @ jacobian
+            ridge = 1e-6 * normal.diagonal(dim1=1, dim2=2).amax(dim=1, keepdim=True) + torch.finfo(own.dtype).tiny
+            step_on = coupling.solve(normal + torch.diag_embed(ridge.expand_as(gradient)), gradient)
+            settled = coupling.pool(0.5 * (step_on * gradient).sum(dim=1)) <= self.relative * coupling.pool(own)
             status = torch.where(settled, int(Status.CONVERGED), int(Status.STEP_LIMIT))
             status = torch.where(own.isfinite(), status, int(Status.NOT_FINITE)).to(torch.uint8)
             steps = torch.full_like(status, self.steps, dtype=torch.int16)
@@ -198,6 +201,10 @@ class _State:
         return self
 
 
+def _mean_finite(cost: Tensor) -> Tensor:
+    return torch.where(cost.isfinite(), cost, torch.nan).nanmean().nan_to_num()
+
+
 def _choose(take: Tensor, new: Tensor, old: Tensor) -> Tensor:
     """`new` where `take` (B,) is 1, `old` where it is 0: by multiplication, for `where` takes ten times as long on a CPU."""
     share = take.reshape(-1, *[1] * (new.ndim - 1))
@@ -219,6 +226,7 @@ def _finish(problem: Problem, state: _State, coupling: Coupling, history: dict[s
     if isinstance(coupling, Shared):
         information = jacobian.double().transpose(1, 2) @ jacobian.double()
         covariance = coupling.covariance(information, jacobian.shape[2] - state.theta.shape[1])[:, : len(names), : len(names)]
+        condition, weakest = identifiability(covariance)
     status = state.status
     if names:
         ended = (status == Status.CONVERGED) | (status == Status.STALLED) | (status == Status.STEP_LIMIT)

@@ -76,7 +76,7 @@ def gls(p: Plan, voxel: int, model_error: float) -> tuple[np.ndarray, np.ndarray
     """
     t = p.c.times + p.c.delays[p.c.delay[voxel]]
     rate = float(p.kinetics(int(p.group[voxel])).loss_rate)
-    q = model_error * p.c.amplitude * np.sqrt(2 * rate)
+    q = model_error * p.equation_unit
     apart, total = np.abs(t[:, None] - t), t[:, None] + t
     ornstein = q**2 / (2 * rate) * (np.exp(-rate * apart) - np.exp(-rate * total)) * (p.c.label_duration[:, None] == p.c.label_duration)
     return t, np.diag(p.c.noise[voxel] ** 2 / p.c.repeats) + ornstein

@@ -141,7 +141,6 @@ def test_sensitivities_are_in_physical_units():
     torch.testing.assert_close(halved.std("k"), plain.std("k"))
 
 
-@pytest.mark.xfail(strict=True, reason="Separable.linearise leaves the weights out: the solver never sees them")
 @pytest.mark.parametrize("weights", [{"prior": 0.0}, {"data": 4.0}])
 def test_separable_weights_reach_the_solver(weights):
     problem, theta = exponentials("prior")
