@@ -109,7 +109,8 @@ def uncertainty(jacobian: Tensor, reported: int) -> tuple[Tensor, Tensor, Tensor
     """
     if reported == 0:
         batch = len(jacobian)
-        return jacobian.new_zeros(batch, 0, 0).double(), torch.ones(batch, dtype=torch.float64), jacobian.new_zeros(batch, 0).double()
+        nothing = jacobian.new_zeros(batch, 0).double()
+        return nothing.unsqueeze(2), jacobian.new_ones(batch).double(), nothing
     information = jacobian.double().transpose(1, 2) @ jacobian.double()
     scale = information.diagonal(dim1=1, dim2=2).clamp_min(1e-300).rsqrt()
     scale = torch.where(scale.isfinite() & (scale < 1e150), scale, 1.0)
