@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
+import warnings
 from dataclasses import replace
 
 import numpy as np
 from scipy.ndimage import gaussian_filter
-from scipy.optimize import curve_fit
+from scipy.optimize import OptimizeWarning, curve_fit
 
 from pinn_engine import asl
 from pinn_engine.asl import Scan
@@ -87,7 +88,8 @@ def scipy_curve_fit(p: Phantom, where: np.ndarray, bounded: bool) -> Estimate:
     found = np.full((4, len(data)), np.nan)
     extra = {"bounds": ([-50, 0], [500, times.max()])} if bounded else {"method": "lm"}
     start = time.process_time()
-    with np.errstate(all="ignore"):
+    with np.errstate(all="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", OptimizeWarning)  # an interval it cannot give is infinite
         for v, (y, t1) in enumerate(zip(data, t1s.astype(float), strict=True)):
 
             def model(t, cbf, att, t1=t1):

@@ -109,7 +109,7 @@ class Plan:
             t1 = 1.0 / (1.0 / self.t1b - 0.01 / self.partition)
         return kinetics(self.labeling, self.s.model, t1, self.partition)
 
-    def _kinetics_of(self, rows: Tensor) -> Kinetics:
+    def kinetics_of(self, rows: Tensor) -> Kinetics:
         """Exact T1' of every voxel where a T1 map was given."""
         if self.t1 is None or self.s.model == "simplified" or self.single:
             return self.kinetics(0)
@@ -176,7 +176,7 @@ class Plan:
         return float(each.double().nansum())
 
     def prediction(self, rows: Tensor) -> ClosedForm | FeatureNetwork:
-        model, c, tables = self._kinetics_of(rows), self.collocation, self.tables
+        model, c, tables = self.kinetics_of(rows), self.collocation, self.tables
 
         def on(table: Tensor) -> Tensor:
             return self.rows_of(rows, table.to(tables.grid))
