@@ -27,8 +27,8 @@ def apparent_t1(t1_tissue: float | Tensor, partition: float) -> float | Tensor:
 
 
 @dataclass(frozen=True)
-class Continuous:
-    """p/CASL: dS/dt = exp(-ATT/T1b) 1[ATT < t < ATT + tau] - S/T1'."""
+class Tissue:
+    """Delivered label relaxes with T1': dS/dt = c(t) - S/T1'. `t1_apparent` is T1' in s, one number or one a voxel."""
 
     t1_apparent: float | Tensor
 
@@ -39,11 +39,19 @@ class Continuous:
 
     def delivery(self, t: Tensor, tau: Tensor, att: Tensor, t1b: Tensor) -> Tensor:
         """c(t), the rate at which label arrives."""
-        return torch.where((t > att) & (t < att + tau), torch.exp(-att / t1b), 0.0)
+        raise NotImplementedError
 
     def rate(self, t: Tensor, signal: Tensor, tau: Tensor, att: Tensor, t1b: Tensor) -> Tensor:
         """dS/dt: the right-hand side of the differential equation."""
         return self.delivery(t, tau, att, t1b) - signal * self.loss_rate
+
+
+@dataclass(frozen=True)
+class Continuous(Tissue):
+    """p/CASL: c = exp(-ATT/T1b) for ATT < t < ATT + tau."""
+
+    def delivery(self, t: Tensor, tau: Tensor, att: Tensor, t1b: Tensor) -> Tensor:
+        return torch.where((t > att) & (t < att + tau), torch.exp(-att / t1b), 0.0)
 
     def closed_form(self, t: Tensor, tau: Tensor, att: Tensor, t1b: Tensor) -> tuple[Tensor, Derivatives]:
         """S(t) and its derivatives by `att` and `t1b`, all of the broadcast shape."""
@@ -65,20 +73,11 @@ class Continuous:
 
 
 @dataclass(frozen=True)
-class Pulsed:
-    """PASL: dS/dt = exp(-t/T1b) 1[ATT < t < ATT + tau] - S/T1'."""
-
-    t1_apparent: float | Tensor
-
-    @property
-    def loss_rate(self) -> float | Tensor:
-        return 1.0 / self.t1_apparent
+class Pulsed(Tissue):
+    """PASL: c = exp(-t/T1b) for ATT < t < ATT + tau."""
 
     def delivery(self, t: Tensor, tau: Tensor, att: Tensor, t1b: Tensor) -> Tensor:
         return torch.where((t > att) & (t < att + tau), torch.exp(-t / t1b), 0.0)
-
-    def rate(self, t: Tensor, signal: Tensor, tau: Tensor, att: Tensor, t1b: Tensor) -> Tensor:
-        return self.delivery(t, tau, att, t1b) - signal * self.loss_rate
 
     def closed_form(self, t: Tensor, tau: Tensor, att: Tensor, t1b: Tensor) -> tuple[Tensor, Derivatives]:
         """Integral of exp(r s) over the delivered part of the bolus, r = 1/T1' - 1/T1b; sinhc keeps it exact where T1' = T1b."""

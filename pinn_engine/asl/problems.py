@@ -12,19 +12,19 @@ import torch
 from torch import Tensor
 
 from ..core import MLP, Problem, Separable, Unknowns
-from .kinetics import Continuous, Derivatives, Kinetics, Pulsed
+from .kinetics import Derivatives, Kinetics, Tissue
 
 
 def take_kinetics(model: Kinetics, rows: Tensor) -> Kinetics:
     """The kinetic model for a subset of voxels, where T1' is one a voxel (B, 1)."""
-    if isinstance(model, Continuous | Pulsed) and isinstance(model.t1_apparent, Tensor) and model.t1_apparent.ndim:
+    if isinstance(model, Tissue) and isinstance(model.t1_apparent, Tensor) and model.t1_apparent.ndim:
         return type(model)(model.t1_apparent[rows])
     return model
 
 
 def transposed(model: Kinetics) -> Kinetics:
     """The kinetic model for arguments with voxels along the last axis."""
-    if isinstance(model, Continuous | Pulsed) and isinstance(model.t1_apparent, Tensor) and model.t1_apparent.ndim:
+    if isinstance(model, Tissue) and isinstance(model.t1_apparent, Tensor) and model.t1_apparent.ndim:
         return type(model)(model.t1_apparent.T)
     return model
 
