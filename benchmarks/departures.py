@@ -9,14 +9,13 @@ from pinn_engine.asl.phantom.brain import GM
 from pinn_engine.asl.phantom.make import Phantom
 
 from . import methods, table
-from .accuracy import Options
+from .accuracy import EQUAL, Options
 from .scoring import Errors, Estimate, errors
 from .table import Row, verdict
 
 SNRS = (100.0, 175.0, 250.0, 500.0, 1000.0)
 DISPERSION = 0.3  # s, sd of a gamma kernel
 MOST_LOST = 5.0  # % of the median error that the network may lose where the closed form is right
-EQUAL = 1.0  # %: errors closer than this count as equal
 AWAY = 10.0  # model error, in typical signals, at which the equation says nothing
 
 
@@ -51,7 +50,7 @@ def _against_closed_form(p: Phantom, snr: float, dispersion: float, with_map: bo
 def _won(own: Errors, plain: Errors, change: float) -> bool:
     assert own.covers is not None
     assert plain.covers is not None
-    return change < -EQUAL or (change <= EQUAL and abs(own.covers - 0.95) < abs(plain.covers - 0.95))
+    return change < -100 * EQUAL or (change <= 100 * EQUAL and abs(own.covers - 0.95) < abs(plain.covers - 0.95))
 
 
 def _grey(p: Phantom, e: Estimate) -> Errors:

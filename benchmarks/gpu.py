@@ -26,7 +26,7 @@ def gpu(o: Options) -> list[Row]:
     scan = asl.phantom(shape, spacing, o.seed, plds=TWELVE, repeats=1).scan()
     small = asl.phantom((12, 14, 8), seed=100, plds=TWELVE).scan()
     for name, bar in BARS.items():
-        asl.fit(small, device="cuda", **METHODS[name])  # type: ignore[arg-type]
+        asl.fit(small, device="cuda", **METHODS[name])
 
         def work(name=name):
             asl.fit(scan, device="cuda", **METHODS[name])

@@ -77,7 +77,7 @@ def fit(path: str, name: str) -> None:
     with open(path, "rb") as file:
         scan = pickle.load(file)
     before, start = peak(), time.process_time()
-    asl.fit(scan, device="cpu", **METHODS[name])  # type: ignore[arg-type]
+    asl.fit(scan, device="cpu", **METHODS[name])
     told = {"voxels": int(scan.mask.sum()), "seconds": time.process_time() - start, "before": before, "peak": peak()}
     print(json.dumps(told))
 

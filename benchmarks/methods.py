@@ -28,12 +28,12 @@ def warm_up() -> None:
     """What is slow the first time is not timed."""
     scan = asl.phantom((12, 14, 8), seed=100).scan()
     for options in METHODS.values():
-        asl.fit(scan, device="cpu", **options)  # type: ignore[arg-type]
+        asl.fit(scan, device="cpu", **options)
 
 
 def ours(name: str, scan: Scan, repeats: int = 1, label: str = "") -> Estimate:
     """One of METHODS; only `asl.fit` on a scan in memory is timed."""
-    seconds, fit = best_of(repeats, lambda: asl.fit(scan, device="cpu", **METHODS[name]))  # type: ignore[arg-type]
+    seconds, fit = best_of(repeats, lambda: asl.fit(scan, device="cpu", **METHODS[name]))
     level = fit.settings.get("model_error")
     return Estimate.of(label or name, fit, seconds, f"model error {level:g}" if isinstance(level, float) else "")
 

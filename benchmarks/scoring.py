@@ -97,5 +97,5 @@ def lesion_contrast(p: Phantom, cbf: np.ndarray) -> tuple[float, float]:
         sign, large = np.sign(lesion.contrast), lesion.radius >= LARGE
         shown[large].append(sign * (np.median(cbf[inside]) / np.median(cbf[around]) - 1))
         there[large].append(sign * (np.median(p.cbf[inside]) / np.median(p.cbf[around]) - 1))
-    large, small = (sum(shown[k]) / sum(there[k]) if there[k] else float("nan") for k in (True, False))
-    return float(large), float(small)
+    kept = [float(sum(shown[k]) / sum(there[k])) if there[k] else float("nan") for k in (True, False)]
+    return kept[0], kept[1]

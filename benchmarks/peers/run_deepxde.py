@@ -2,8 +2,8 @@
 
 Written from a description of the set-up: a 32-32 tanh network of (t, sin t, sin 2t) whose output is multiplied by tanh(t); the mean
 squares of the differential equation, with switches smoothed by tanh(x / 0.1 s), and of the data, 1:1; as many Hammersley points as data,
-10 boundary points and the data times; Adam at 1e-3 for 10,000 full-batch steps; CBF (mL/100 g/s) and arrival time start at 0.5 and go
-through a rectifier clipped to 0.01 … 2.5. T1 of blood is known here.
+10 boundary points and the data times; Adam at 1e-3 for 10,000 full-batch steps; CBF (mL/100 g/s) and arrival time start at 0.5, T1 of
+blood (s) at 1.5 unless it is known, all through a rectifier clipped to 0.01 … 2.5.
 """
 
 import os
@@ -31,13 +31,14 @@ def network() -> dde.nn.FNN:
     return net
 
 
-def fit(times: np.ndarray, signal: np.ndarray, tau: float, t1b: float, seed: int) -> tuple[float, float, float]:
+def fit(times: np.ndarray, signal: np.ndarray, tau: float, known_t1b: float | None, seed: int) -> tuple[float, float, float]:
     """CBF in mL/100 g/s, arrival time in s, and the CPU seconds that training took."""
     dde.config.set_random_seed(seed)
-    flow, arrival = dde.Variable(0.5), dde.Variable(0.5)
+    flow, arrival, decay = dde.Variable(0.5), dde.Variable(0.5), dde.Variable(1.5)
+    free = [flow, arrival] if known_t1b else [flow, arrival, decay]
 
     def equation(t, s):
-        att = clipped(arrival)
+        att, t1b = clipped(arrival), known_t1b or clipped(decay)
         begun, ended = (0.5 * (1 + torch.tanh((t - edge) / WIDTH)) for edge in (att, att + tau))
         rate = (begun - ended) * (1 - (t - att) / t1b) - ended * tau / t1b
         return dde.grad.jacobian(s, t) - clipped(flow) * torch.exp(-t / t1b) * rate
@@ -53,7 +54,7 @@ def fit(times: np.ndarray, signal: np.ndarray, tau: float, t1b: float, seed: int
         anchors=points,
     )
     model = dde.Model(data, network())
-    model.compile("adam", lr=1e-3, external_trainable_variables=[flow, arrival])
+    model.compile("adam", lr=1e-3, external_trainable_variables=free)
     start = time.process_time()
     model.train(iterations=STEPS, display_every=STEPS)
     seconds = time.process_time() - start
@@ -63,7 +64,8 @@ def fit(times: np.ndarray, signal: np.ndarray, tau: float, t1b: float, seed: int
 def main(given: str, made: str) -> None:
     torch.set_num_threads(1)
     data = np.load(given)
-    found = [fit(data["times"], y, float(data["tau"]), float(data["t1b"]), k) for k, y in enumerate(data["signal"])]
+    known = float(data["t1b"]) or None  # 0: not known
+    found = [fit(data["times"], y, float(data["tau"]), known, k) for k, y in enumerate(data["signal"])]
     cbf, att, seconds = np.array(found).T
     np.savez(made, cbf=60 * cbf, att=att, seconds=seconds)
 

@@ -32,28 +32,13 @@ CLEAN = {
     "slices": {"snr": None, "slice_time": 0.04},
     "label durations": {"snr": None, **LONG_AND_SHORT},
 }
-MISSED = pytest.mark.xfail(strict=True, reason="the per-voxel network misses the bar of 1 % and 5 ms on this small noise-free phantom")
 
-
-@pytest.mark.parametrize(
-    ("name", "method"),
-    [
-        pytest.param(name, method, marks=[MISSED] if method == "mlp" else [])
-        for name in CLEAN
-        for method in METHODS
-    ],
-)
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("name", CLEAN)
 def test_noise_free_grey_matter_is_recovered(name, method):
     cbf = phantom(**CLEAN[name]).cbf[phantom(**CLEAN[name]).tissue == GM]
     assert np.median(np.abs(errors("cbf", method, CLEAN[name])) / cbf) <= 0.01
     assert np.median(np.abs(errors("att", method, CLEAN[name]))) <= 0.005
-
-
-@pytest.mark.parametrize("name", CLEAN)
-def test_the_per_voxel_network_comes_close_at_least(name):
-    cbf = phantom(**CLEAN[name]).cbf[phantom(**CLEAN[name]).tissue == GM]
-    assert np.median(np.abs(errors("cbf", "mlp", CLEAN[name])) / cbf) <= 0.04
-    assert np.median(np.abs(errors("att", "mlp", CLEAN[name]))) <= 0.03
 
 
 @pytest.mark.parametrize("method", ["nlls", "features"])
@@ -183,9 +168,16 @@ def test_a_smaller_mask_gives_nearly_the_same_voxels():
     assert not part.maps["cbf"].value[~half.mask].any()
 
 
-@pytest.mark.parametrize("settings", [{"method": "nlls"}, {}, {"network": "mlp"}], ids=METHODS)
-def test_the_same_call_gives_the_same_bytes_and_threads_agree(settings):
-    s = some_voxels(phantom(seed=26).scan(t1_map=True), 3)
+APART = pytest.mark.xfail(strict=True, reason="networks of several groups: 1 and 2 threads differ in 1-4 % of values, 10-45 % of sd")
+
+
+@pytest.mark.parametrize("made", [{}, {"slice_time": 0.04}], ids=["3-D", "slices"])
+@pytest.mark.parametrize("method", METHODS)
+def test_the_same_call_gives_the_same_bytes_and_threads_agree(method, made, request):
+    if method == "mlp" and made:
+        request.applymarker(APART)
+    settings = METHODS[method]
+    s = some_voxels(phantom(seed=26, **made).scan(), 3)
     threads = torch.get_num_threads()
     try:
         torch.set_num_threads(1)
