@@ -21,6 +21,8 @@ from .plan import ATT_PRIOR, FLOW_PRIOR, T1B_SD, Plan, Settings
 from .problems import FlowProblem
 from .result import ParameterMap, PerfusionFit
 from .scan import Scan
+from .spatial.fit import fit_spatial, with_tissue
+from .spatial.outputs import add_spatial
 
 Progress = Callable[[str, float], None]
 
@@ -40,6 +42,7 @@ def fit(
     model_error: float | None = None,
     device: str = "auto",
     seed: int = 0,
+    spatial: bool = False,
     progress: Progress | None = None,
 ) -> PerfusionFit:
     """CBF and arrival time of every voxel of the mask, with standard deviations.
@@ -48,7 +51,8 @@ def fit(
     "simplified". `method`: "pinn" weighs the data against the kinetic equation, which may err by `model_error` (sd relative to the
     scan's typical signal; None: by evidence, at least 5 %); "nlls" is the plain closed form without a prior on ATT. `network`: "features"
     (shared features, output layer eliminated) or "mlp" (one network a voxel, all weights trained). `device`: "auto", "cpu", "cuda[:i]"
-    or "mps".
+    or "mps". `spatial`: fit all voxels together, neighbours of one tissue alike as far as the data support it (docs/spatial.md); tissue
+    classes, and with them T1, come from M0 and the difference signal where no T1 map is given.
 
     Raises InputError for unknown option values and where no voxel can be fitted.
 
@@ -63,14 +67,32 @@ def fit(
     if len(c) == 0:
         found = f"{int(scan.mask.sum())} voxels in the mask, none of them usable"
         raise InputError(scan.source, "no voxel can be fitted", found=found, fix="check the mask, M0 and the image for NaN and zeros")
+    together = spatial and _can_be_spatial(settings, scan, notes)
+    tissue = None
+    if together:
+        scan, c, tissue = with_tissue(scan, c)
     plan = Plan(c, scan, settings)
     plan.c = measured_noise(plan)
     level = 0.0
     if method == "pinn":
         by_evidence = model_error_by_evidence(plan)
         level = max(by_evidence, LEAST_MODEL_ERROR) if model_error is None else model_error
-    solution = solve(plan, level, progress)
-    return _result(scan, plan, solution, level, notes)
+    if tissue is None:
+        return _result(scan, plan, solve(plan, level, progress), level, notes)
+    joint = fit_spatial(plan, scan, tissue, level, (lambda done: progress("fit", done)) if progress else None)
+    return add_spatial(_result(scan, plan, joint.solution, level, notes), plan.c, joint)
+
+
+def _can_be_spatial(s: Settings, scan: Scan, notes: list[str]) -> bool:
+    """The joint fit is of flow and arrival time; InputError where something else was asked for, a note where there is one delay only."""
+    if s.unknown == ("cbf",) and len(np.unique(scan.acquisition.times.round(6))) < 2:
+        notes.append("One delay: every voxel is fitted by itself.")
+        return False
+    if set(s.unknown) != {"cbf", "att"}:
+        raise InputError(scan.source, "--spatial fits cbf and att", found=",".join(s.unknown), fix="give --unknown cbf,att or --no-spatial")
+    if uses_networks(s):
+        raise InputError(scan.source, "--spatial works with --network features", found=s.network, fix="leave --network out")
+    return True
 
 
 def _settings(scan, unknown, model, method, network, model_error, device, seed, notes: list[str]) -> Settings:

@@ -22,6 +22,17 @@ class ParameterMap:
 
 
 @dataclass(frozen=True)
+class ExtraVolume:
+    """A further volume that a fit writes, (X, Y, Z): not a fitted quantity but about the fit."""
+
+    suffix: str  # PREFIX_<suffix>.nii.gz
+    data: np.ndarray
+    about: str
+    unit: str
+    labels: bool = False
+
+
+@dataclass(frozen=True)
 class PerfusionFit:
     """The result of `asl.fit`; K = number of distinct (delay, label duration) pairs."""
 
@@ -38,6 +49,9 @@ class PerfusionFit:
     fitted_std: np.ndarray  # (X, Y, Z, K) float32
     convergence: dict[str, list[float]] = field(default_factory=dict)  # "cost" per step (mean over voxels), "active" share per step
     settings: dict[str, object] = field(default_factory=dict)  # method, network, model error, noise, seed, device, …
+
+    extras: dict[str, ExtraVolume] = field(default_factory=dict)
+    tables: dict[str, list[dict[str, object]]] = field(default_factory=dict)  # suffix of a .tsv, its rows
 
     def save(self, folder: str | PathLike[str]) -> list[Path]:
         """Write maps, sidecars, curves and quality figures; returns the files. Raises InputError where the folder cannot be written."""

@@ -43,6 +43,10 @@ def save(fit: PerfusionFit, folder: OutputFolder) -> list[Path]:
     written.append(folder.write_tsv(f"{prefix}_desc-status_dseg.tsv", legend))
     misfit = "Root mean square of the weighted data residual per degree of freedom: 1 = as noise and model error predict"
     volume("desc-misfit_cbf", fit.misfit, {"Description": misfit, "Units": "1", "Sources": [scan.source]})
+    for extra in fit.extras.values():
+        volume(extra.suffix, extra.data, {"Description": extra.about, "Units": extra.unit, "Sources": [scan.source]}, labels=extra.labels)
+    for suffix, rows in fit.tables.items():
+        written.append(folder.write_tsv(f"{prefix}_{suffix}.tsv", rows))
     delays: dict[str, object] = {
         "Description": "Control - label differences, averaged over repeats; one volume a delay",
         "Units": "arbitrary",

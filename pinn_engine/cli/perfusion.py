@@ -46,6 +46,8 @@ def add_fit(p: argparse.ArgumentParser) -> None:
     fit.add_argument("--network", choices=("features", "mlp"), default="features", help=network)
     error = "sd of the kinetic equation's error relative to the typical signal; default: by evidence, at least 0.05"
     fit.add_argument("--model-error", type=float, metavar="FRACTION", help=error)
+    joint = "fit all voxels together: neighbours of one tissue alike as far as the data support it (default: %(default)s)"
+    fit.add_argument("--spatial", action=argparse.BooleanOptionalAction, default=False, help=joint)
     fit.add_argument("--device", default="auto", help="auto, cpu, cuda[:i] or mps; default %(default)s")
     fit.add_argument("--seed", type=int, default=0, help="default %(default)s")
     fit.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all cores)")
@@ -54,7 +56,7 @@ def add_fit(p: argparse.ArgumentParser) -> None:
 
 def fit_arguments(call: argparse.Namespace) -> dict[str, Any]:
     """Keyword arguments of `asl.fit`."""
-    keys = ("model", "method", "network", "model_error", "device", "seed")
+    keys = ("model", "method", "network", "model_error", "device", "seed", "spatial")
     return {"unknown": tuple(call.unknown.split(","))} | {key: getattr(call, key) for key in keys}
 
 

@@ -1,0 +1,103 @@
+"""`fit_spatial`: flow and arrival time of the whole brain together, by tissue means, smooth fields and an edge-keeping prior."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...core import Solution, Status
+from ...core.roughness import Neighbours, Roughness, grid_neighbours
+from ...core.smooth_fit import SmoothFit, SmoothSettings, fit_smooth
+from ...core.solution import identifiability
+from ..curves import Curves, curves
+from ..maps import VoxelStatus
+from ..plan import Plan
+from ..scan import Scan
+from .model import POOL, BrainModel, similarity
+from .tissue import Tissue, classify
+
+TIES = (0.05, 0.2)  # of flow and arrival across tissues, relative to ties within one
+DISAGREES = 2.0  # pooled start and fit this many sd apart are flagged
+
+
+@dataclass(frozen=True)
+class SpatialFit:
+    """What the joint fit adds to a `Solution`: who the voxels are, and where the result is not to be trusted."""
+
+    solution: Solution
+    tissue: Tissue
+    smooth: SmoothFit
+    disagreement: np.ndarray  # (V,) sd between the arrival time of the pooled start and the fit's, signed
+    status: np.ndarray  # (V,) uint8, see maps.VoxelStatus
+
+
+def with_tissue(scan: Scan, c: Curves) -> tuple[Scan, Curves, Tissue]:
+    """The scan with a T1 of tissue in every voxel, by its class; a T1 map that was given stays."""
+    position = np.stack(c.voxels, axis=1) * scan.grid.spacing
+    m0 = None if scan.m0 is None else scan.m0[c.voxels]
+    tissue = classify(c, m0, c.t1_tissue, position)
+    if scan.t1_tissue is not None or not tissue.known:
+        return scan, c, tissue
+    t1 = np.full(scan.mask.shape, scan.acquisition.t1_tissue.number, np.float32)
+    t1[c.voxels] = tissue.t1(scan.acquisition.t1_tissue.number)
+    scan = replace(scan, t1_tissue=t1)
+    return scan, curves(scan), tissue
+
+
+def fit_spatial(plan: Plan, scan: Scan, tissue: Tissue, level: float, progress: Callable[[float], None] | None = None) -> SpatialFit:
+    """All voxels of `plan.c` together; `level` is the model error as for the voxelwise fit."""
+    model = BrainModel(plan, level * plan.equation_unit, tissue)
+    graph = graph_of(scan, plan.c)
+    alike = similarity(tissue.share, graph.first, graph.second, TIES)
+    start, pooled_att = pooled_start(model, graph, alike)
+    smooth = fit_smooth(model.linearise, graph, alike, start, SmoothSettings(seed=plan.s.seed), progress)
+    solution = as_solution(model, smooth)
+    sd = solution.std("att").numpy()
+    disagreement = (pooled_att.numpy() - solution.values["att"].numpy()) / np.maximum(np.hypot(sd, float(model.att[1] - model.att[0])), 1e-6)
+    return SpatialFit(solution, tissue, smooth, disagreement, _status(model, solution))
+
+
+def graph_of(scan: Scan, c: Curves) -> Neighbours:
+    used = np.zeros(scan.mask.shape, bool)
+    used[c.voxels] = True
+    return grid_neighbours(used, scan.grid.spacing)
+
+
+def pooled_start(model: BrainModel, graph: Neighbours, alike: Tensor) -> tuple[Tensor, Tensor]:
+    """Tissue means, and fields (2, V) from scores pooled over neighbours of one tissue; also their arrival time (V,)."""
+    cross, total = model.pooled_scores()
+    model.set_tissue_means(cross, total)
+    rough = Roughness(graph, alike * graph.factor)
+    return model.start(rough.smooth(cross, POOL), rough.smooth(total, POOL))
+
+
+def as_solution(model: BrainModel, smooth: SmoothFit) -> Solution:
+    """Flow and arrival time with their covariance, in the form that every fit returns."""
+    fields = smooth.x + smooth.offset
+    flow, att = model.physical(fields)
+    unit = torch.stack([model.flow, torch.ones_like(model.flow)])
+    covariance = (smooth.variance * unit[:, None] * unit[None]).permute(2, 0, 1).double()
+    cost = model.linearise(fields)[2]
+    finite = torch.isfinite(flow + att + covariance.sum(dim=(1, 2)) + cost)
+    status = torch.where(finite, int(Status.CONVERGED), int(Status.NOT_FINITE)).to(torch.uint8)
+    condition, weakest = identifiability(covariance)
+    steps = torch.full((len(flow),), len(smooth.history["cost"]), dtype=torch.int16)
+    values = {"cbf": flow, "att": att}
+    return Solution(("cbf", "att"), fields.T, values, status, cost, steps, covariance, condition, weakest, smooth.history)
+
+
+def _status(model: BrainModel, solution: Solution) -> np.ndarray:
+    """Prior-dominated: the interval of arrival time is as wide as arrival differs within the tissue, so the place says nothing."""
+    status = solution.status.numpy().copy()
+    sd = solution.std("att").numpy()
+    kind = model.tissue.share.argmax(axis=1)
+    for k in range(3):
+        inside = kind == k
+        if inside.any():
+            spread = np.sqrt(np.var(solution.values["att"].numpy()[inside]) + np.median(sd[inside]) ** 2)
+            status[inside & (sd > spread)] = VoxelStatus.PRIOR_DOMINATED
+    return status

@@ -1,0 +1,92 @@
+"""The perfusion model of all voxels at once: fields are relative flow m and arrival shift d, f = s (1 + m), ATT = D + d.
+
+s and D are what the voxel's tissue has on the average, so that both fields are without unit (m) or in seconds (d), about zero, and smooth
+across a tissue. Predictions come from the plan's tables on its arrival grid, linear in between.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...core.smooth_fit import Linearised
+from ..arrival import scores
+from ..plan import Plan
+from .tissue import Tissue
+
+LEAST_FLOW = 0.05  # of the strongest tissue's: fluid, which has none, still needs a unit
+LOWEST, HIGHEST = -2.0, 8.0  # of m
+POOL = 8  # steps of diffusion before the start is chosen
+CHUNK = 8192
+
+
+class BrainModel:
+    """Whitened data, their precision and curves of unit flow for every voxel; `linearise` is what the joint fit asks for."""
+
+    def __init__(self, plan: Plan, level: float, tissue: Tissue):
+        self.plan, self.tissue = plan, tissue
+        rows = torch.arange(len(plan.c))
+        data, precision = plan.whitened(rows, plan.tables, level)
+        self.data, self.precision = data.float().cpu(), precision.float().cpu()
+        self.grid, self.att = plan.tables.grid.float().cpu(), plan.att.float()
+        self.slope = torch.gradient(self.grid, spacing=float(self.att[1] - self.att[0]), dim=1)[0]
+        self.group = plan.group if self.grid.shape[0] > 1 else torch.zeros_like(plan.group)
+        self.flow, self.arrival = torch.ones(len(rows)), torch.full((len(rows),), plan.att_fixed)
+
+    def pooled_scores(self) -> tuple[Tensor, Tensor]:
+        """(V, A) data against prediction, and information on the flow, at each arrival time of the grid."""
+        cross, total = [], []
+        for rows in torch.arange(len(self.data)).split(CHUNK):
+            table = self.grid if self.grid.shape[0] == 1 else self.grid[self.group[rows]]
+            a, b = scores(self.data[rows], self.precision[rows], table)
+            cross.append(a)
+            total.append(b)
+        return torch.cat(cross), torch.cat(total)
+
+    def set_tissue_means(self, cross: Tensor, total: Tensor) -> None:
+        """s and D from the curve of each tissue pooled over the brain, arrival times under the usual prior."""
+        share = torch.as_tensor(self.tissue.share, dtype=torch.float32)
+        a, b = share.T @ cross, share.T @ total  # (3, A)
+        gain = 0.5 * a.clamp_min(0) ** 2 / b.clamp_min(1e-12) + self.plan.log_prior.float().cpu()
+        best = gain.argmax(dim=1, keepdim=True)
+        flow, att = (a / b.clamp_min(1e-12)).gather(1, best).squeeze(1), self.att[best.squeeze(1)]
+        att[2] = att[0] if share[:, 0].sum() > 0 else att[2]
+        flow = flow.maximum(LEAST_FLOW * flow.max().clamp_min(1e-6))
+        flow[2] = min(float(flow[2]), 0.2 * float(flow[:2].max()))
+        self.flow, self.arrival = share @ flow, share @ att
+
+    def start(self, cross: Tensor, total: Tensor) -> tuple[Tensor, Tensor]:
+        """Fields (2, V) from scores pooled over neighbours, and that arrival time (V,)."""
+        near = torch.exp(-0.5 * ((self.att - self.arrival.unsqueeze(1)) / 0.5) ** 2).log()  # a weak pull to the tissue's arrival
+        best = (0.5 * cross.clamp_min(0) ** 2 / total.clamp_min(1e-12) + near).argmax(dim=1, keepdim=True)
+        att = self.att[best.squeeze(1)]
+        flow = (cross / total.clamp_min(1e-12)).gather(1, best).squeeze(1)
+        m = (flow / self.flow - 1).clamp(-0.9, 3.0)
+        return torch.stack([m, att - self.arrival]), att
+
+    def physical(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Flow and arrival time (V,) of fields (2, V), within the range of the model."""
+        return self.flow * (1 + x[0].clamp(LOWEST, HIGHEST)), (self.arrival + x[1]).clamp(float(self.att[0]), float(self.att[-1]))
+
+    def linearise(self, x: Tensor) -> Linearised:
+        flow, att = self.physical(x)
+        place = ((att - self.att[0]) / (self.att[1] - self.att[0])).clamp(0, len(self.att) - 1.001)
+        low = place.long()
+        part = (place - low).unsqueeze(1)
+        curve = torch.lerp(self.grid[self.group, low], self.grid[self.group, low + 1], part)
+        slope = torch.lerp(self.slope[self.group, low], self.slope[self.group, low + 1], part)
+        residual = (flow.unsqueeze(1) * curve - self.data) * self.precision
+        by_m = self.flow.unsqueeze(1) * curve * self.precision
+        by_d = flow.unsqueeze(1) * slope * self.precision
+        gradient = torch.stack([(by_m * residual).sum(dim=1), (by_d * residual).sum(dim=1)])
+        cross = (by_m * by_d).sum(dim=1)
+        information = torch.stack([by_m.square().sum(dim=1), cross, cross, by_d.square().sum(dim=1)]).reshape(2, 2, -1)
+        return gradient, information, 0.5 * residual.square().sum(dim=1)
+
+
+def similarity(share: np.ndarray, first: Tensor, second: Tensor, floors: tuple[float, float], width: float = 0.25) -> Tensor:
+    """(2, E) how far the ends of an edge are of one tissue; flow and arrival keep `floors` of their ties across tissues."""
+    p = torch.as_tensor(share, dtype=torch.float32)
+    alike = torch.exp(-0.5 * (p[first] - p[second]).square().sum(dim=1) / width**2)
+    return torch.stack([floor + (1 - floor) * alike for floor in floors])
