@@ -63,7 +63,8 @@ class Roughness:
     epsilon: float = EPSILON
 
     @cached_property
-    def _matrices(self) -> list[Tensor]:
+    def matrices(self) -> list[Tensor]:
+        """R of each field, (V, V) sparse CSR."""
         starts, column, order = self.graph.layout
         size = (self.graph.count, self.graph.count)
         made = []
@@ -76,7 +77,7 @@ class Roughness:
 
     def apply(self, x: Tensor) -> Tensor:
         """(F, V, S) R x, field by field."""
-        return torch.stack([matrix @ x[k] for k, matrix in enumerate(self._matrices)])
+        return torch.stack([matrix @ x[k] for k, matrix in enumerate(self.matrices)])
 
     @cached_property
     def square_diagonal(self) -> Tensor:
@@ -89,7 +90,7 @@ class Roughness:
 
     def smooth(self, x: Tensor, steps: int) -> Tensor:
         """(V, S) weighted averages over neighbours, `steps` times, by the first field's weights; a constant stays as it is."""
-        matrix, w = self._matrices[0], self.weight[0]
+        matrix, w = self.matrices[0], self.weight[0]
         largest = float(self.graph.degree(w).max()) or 1.0
         for _ in range(steps):
             x = x - (matrix @ x - self.epsilon * x) / largest

@@ -15,7 +15,10 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from .coarse import CoarseSpace
 from .roughness import EPSILON, Neighbours, Roughness
+
+LEAST_TIE = 1e-3
 
 Linearised = tuple[Tensor, Tensor, Tensor]  # gradient (F, V), information (F, F, V), cost (V,) of the data at the fields
 Linearise = Callable[[Tensor], Linearised]  # from fields (F, V)
@@ -34,6 +37,8 @@ class SmoothSettings:
     max_iterations: int = 150
     acceleration: float = 1.8  # exponent of the update of the strength: plain Fellner-Schall creeps
     epsilon: float = EPSILON
+    tie: float = 0.02  # weight of an edge between nodes of different kind, at the start
+    learn_ties: bool = True
     seed: int = 0
 
 
@@ -48,14 +53,17 @@ class SmoothFit:
     strength: Tensor  # (F,)
     rough: Roughness
     effective: Tensor  # (F,) degrees of freedom that the data have bought
+    ties: Tensor  # (F,) weight of edges between kinds
+    coarse: CoarseSpace | None = None
     history: dict[str, list[float]] = field(default_factory=dict)
 
 
 class Posterior:
     """H = A + d R^2 at one linearisation: products, solves and samples."""
 
-    def __init__(self, information: Tensor, strength: Tensor, rough: Roughness, settings: SmoothSettings):
-        self.information, self.strength, self.rough, self.settings = information, strength, rough, settings
+    def __init__(self, information: Tensor, strength: Tensor, rough: Roughness, settings: SmoothSettings, coarse: CoarseSpace | None = None):
+        self.information, self.strength, self.rough, self.settings, self.coarse = information, strength, rough, settings, coarse
+        self.coarse_inverse = coarse.inverse(coarse.stiffness(rough.matrices), strength, information) if coarse else []
         block = information + torch.diag_embed((strength[:, None] * rough.square_diagonal).T).permute(1, 2, 0)
         self.block_inverse = _inverse(block)
 
@@ -66,22 +74,26 @@ class Posterior:
         """(F, V, S) d R^2 x"""
         return self.strength[:, None, None] * self.rough.apply(self.rough.apply(x))
 
+    def precondition(self, r: Tensor) -> Tensor:
+        z = _blocks(self.block_inverse, r)
+        return z + self.coarse.correction(self.coarse_inverse, r) if self.coarse else z
+
     def solve(self, rhs: Tensor, start: Tensor | None = None) -> Tensor:
         """x of H x = rhs by conjugate gradients, each column to `tolerance` of its own right-hand side."""
         x = torch.zeros_like(rhs) if start is None else start.clone()
         r = rhs - self.apply(x) if start is not None else rhs.clone()
-        z = _blocks(self.block_inverse, r)
+        z = self.precondition(r)
         p, rz = z.clone(), _dot(r, z)
-        goal = self.settings.tolerance**2 * _dot(rhs, _blocks(self.block_inverse, rhs))
+        goal = self.settings.tolerance**2 * _dot(rhs, self.precondition(rhs))
         tiny = torch.finfo(rhs.dtype).tiny
-        for _ in range(self.settings.max_iterations):
+        for self.iterations in range(self.settings.max_iterations):
             if bool((rz <= goal).all()):
                 break
             q = self.apply(p)
             alpha = rz / _dot(p, q).clamp_min(tiny)
             x.addcmul_(p, alpha)
             r.addcmul_(q, -alpha)
-            z = _blocks(self.block_inverse, r)
+            z = self.precondition(r)
             rz, previous = _dot(r, z), rz
             p = torch.addcmul(z, p, rz / previous.clamp_min(tiny))
         return x
@@ -113,29 +125,36 @@ class Posterior:
 def fit_smooth(
     linearise: Linearise,
     graph: Neighbours,
-    similarity: Tensor,
+    alike: Tensor,
     start: Tensor,
     settings: SmoothSettings,
+    coarse: CoarseSpace | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> SmoothFit:
-    """Fit fields (F, V) from `start`; `similarity` (F, E) in (0, 1] is how far the two ends of an edge are of one kind."""
+    """Fit fields (F, V) from `start`; `alike` (E,) in [0, 1] is how far the two ends of an edge are of one kind."""
     x, strength = start.clone(), torch.full((len(start),), settings.strength, dtype=start.dtype)
-    base = similarity * graph.factor
-    rough, z = Roughness(graph, base, settings.epsilon), None
+    ties, z = torch.full_like(strength, settings.tie), None
+    rough = Roughness(graph, tied(alike, ties) * graph.factor, settings.epsilon)
     history: dict[str, list[float]] = {"cost": []}
     effective = torch.zeros_like(strength)
     for turn in range(settings.turns):
         gradient, information, cost = linearise(x)
-        post = Posterior(information, strength, rough, settings)
+        post = Posterior(information, strength, rough, settings, coarse)
         x, total = _step(linearise, post, x, gradient, cost)
         history["cost"].append(total / x.shape[1])
+        history.setdefault("iterations", []).append(post.iterations)
         z, _ = post.sample(settings.turn_samples, z)
         strength, effective = _stronger(post, x, z, settings.acceleration)
-        if settings.degrees is not None and turn % 2 == 1:
-            rough = Roughness(graph, base * edge_weights(graph, similarity, x, z, settings.degrees), settings.epsilon)
+        if turn % 2 == 1:
+            square = squared_differences(graph, x, z)
+            ties = learnt_ties(alike, square) if settings.learn_ties else ties
+            weight = tied(alike, ties) * graph.factor
+            if settings.degrees is not None:
+                weight = weight * edge_weights(tied(alike, ties), square, settings.degrees)
+            rough = Roughness(graph, weight, settings.epsilon)
         if progress:
             progress((turn + 1) / (settings.turns + 4))
-    fitted = SmoothFit(x, torch.zeros_like(x), x.new_zeros(*x.shape, 0), x.new_zeros(0), strength, rough, effective, history)
+    fitted = SmoothFit(x, torch.zeros_like(x), x.new_zeros(*x.shape, 0), x.new_zeros(0), strength, rough, effective, ties, coarse, history)
     return finish(linearise, fitted, settings, z)
 
 
@@ -146,7 +165,7 @@ def refit(linearise: Linearise, fitted: SmoothFit, offset: Tensor, settings: Smo
         return linearise(x + offset)
 
     gradient, information, cost = shifted(fitted.x)
-    post = Posterior(information, fitted.strength, fitted.rough, settings)
+    post = Posterior(information, fitted.strength, fitted.rough, settings, fitted.coarse)
     x, _ = _step(shifted, post, fitted.x, gradient, cost)
     return replace(fitted, x=x, offset=offset)
 
@@ -160,22 +179,34 @@ def finish(linearise: Linearise, fitted: SmoothFit, settings: SmoothSettings, wa
     x = fitted.x
     for _ in range(2):
         gradient, information, cost = shifted(x)
-        post = Posterior(information, fitted.strength, fitted.rough, settings)
+        post = Posterior(information, fitted.strength, fitted.rough, settings, fitted.coarse)
         x, _ = _step(shifted, post, x, gradient, cost)
     _, information, _ = shifted(x)
-    post = Posterior(information, fitted.strength, fitted.rough, settings)
+    post = Posterior(information, fitted.strength, fitted.rough, settings, fitted.coarse)
     z, rhs = post.sample(settings.samples, warm)
     return replace(fitted, x=x, samples=z, variance=post.covariance(z, rhs))
 
 
-def edge_weights(graph: Neighbours, similarity: Tensor, x: Tensor, z: Tensor, degrees: float) -> Tensor:
-    """(F, E) Student-t weights (degrees + 1) / (degrees + E[difference^2] / its mean), scaled to mean 1 over edges of one kind.
+def tied(alike: Tensor, ties: Tensor) -> Tensor:
+    """(F, E) weight of each edge by the kinds of its ends: 1 within a kind, the field's tie between kinds."""
+    return ties[:, None] + (1 - ties[:, None]) * alike
 
-    The expectation is over the posterior, by its samples: an edge is not cut because the noise there was large.
-    """
-    difference = x[:, graph.first] - x[:, graph.second]
+
+def squared_differences(graph: Neighbours, x: Tensor, z: Tensor) -> Tensor:
+    """(F, E) expected square of the difference along each edge, over the posterior: an edge is not cut because the noise was large."""
     spread = (z[:, graph.first] - z[:, graph.second]).square().mean(dim=2)
-    square = difference.square() + spread
+    return (x[:, graph.first] - x[:, graph.second]).square() + spread
+
+
+def learnt_ties(alike: Tensor, square: Tensor) -> Tensor:
+    """(F,) how much stiffer edges within a kind are than edges between kinds: the ratio of their expected squared differences."""
+    within = (alike * square).sum(dim=1) / alike.sum().clamp_min(1e-6)
+    between = ((1 - alike) * square).sum(dim=1) / (1 - alike).sum().clamp_min(1e-6)
+    return (within / between.clamp_min(1e-20)).clamp(LEAST_TIE, 1.0)
+
+
+def edge_weights(similarity: Tensor, square: Tensor, degrees: float) -> Tensor:
+    """(F, E) Student-t weights (degrees + 1) / (degrees + square / its mean), scaled to mean 1 over edges of one kind."""
     scale = (similarity * square).sum(dim=1, keepdim=True) / similarity.sum(dim=1, keepdim=True).clamp_min(1e-12)
     weight = (degrees + 1) / (degrees + similarity * square / scale.clamp_min(1e-20))
     return weight / ((similarity * weight).sum(dim=1, keepdim=True) / similarity.sum(dim=1, keepdim=True).clamp_min(1e-12))

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ...core import Solution, Status
+from ...core.coarse import CoarseSpace, hats
 from ...core.roughness import Neighbours, Roughness, grid_neighbours
 from ...core.smooth_fit import SmoothFit, SmoothSettings, fit_smooth
 from ...core.solution import identifiability
@@ -17,10 +18,9 @@ from ..curves import Curves, curves
 from ..maps import VoxelStatus
 from ..plan import Plan
 from ..scan import Scan
-from .model import POOL, BrainModel, similarity
+from .model import POOL, BrainModel, alikeness
 from .tissue import Tissue, classify
 
-TIES = (0.05, 0.2)  # of flow and arrival across tissues, relative to ties within one
 DISAGREES = 2.0  # pooled start and fit this many sd apart are flagged
 
 
@@ -52,9 +52,9 @@ def fit_spatial(plan: Plan, scan: Scan, tissue: Tissue, level: float, progress: 
     """All voxels of `plan.c` together; `level` is the model error as for the voxelwise fit."""
     model = BrainModel(plan, level * plan.equation_unit, tissue)
     graph = graph_of(scan, plan.c)
-    alike = similarity(tissue.share, graph.first, graph.second, TIES)
+    alike = alikeness(tissue.share, graph.first, graph.second)
     start, pooled_att = pooled_start(model, graph, alike)
-    smooth = fit_smooth(model.linearise, graph, alike, start, SmoothSettings(seed=plan.s.seed), progress)
+    smooth = fit_smooth(model.linearise, graph, alike, start, SmoothSettings(seed=plan.s.seed), coarse_space(scan, plan.c, tissue), progress)
     solution = as_solution(model, smooth)
     sd = solution.std("att").numpy()
     disagreement = (pooled_att.numpy() - solution.values["att"].numpy()) / np.maximum(np.hypot(sd, float(model.att[1] - model.att[0])), 1e-6)
@@ -67,11 +67,16 @@ def graph_of(scan: Scan, c: Curves) -> Neighbours:
     return grid_neighbours(used, scan.grid.spacing)
 
 
+def coarse_space(scan: Scan, c: Curves, tissue: Tissue) -> CoarseSpace:
+    position = np.stack(c.voxels, axis=1) * scan.grid.spacing / scan.grid.spacing.min()
+    return CoarseSpace(hats(position, tissue.share.argmax(axis=1)))
+
+
 def pooled_start(model: BrainModel, graph: Neighbours, alike: Tensor) -> tuple[Tensor, Tensor]:
     """Tissue means, and fields (2, V) from scores pooled over neighbours of one tissue; also their arrival time (V,)."""
     cross, total = model.pooled_scores()
     model.set_tissue_means(cross, total)
-    rough = Roughness(graph, alike * graph.factor)
+    rough = Roughness(graph, (alike * graph.factor).unsqueeze(0))
     return model.start(rough.smooth(cross, POOL), rough.smooth(total, POOL))
 
 

@@ -85,8 +85,7 @@ class BrainModel:
         return gradient, information, 0.5 * residual.square().sum(dim=1)
 
 
-def similarity(share: np.ndarray, first: Tensor, second: Tensor, floors: tuple[float, float], width: float = 0.25) -> Tensor:
-    """(2, E) how far the ends of an edge are of one tissue; flow and arrival keep `floors` of their ties across tissues."""
+def alikeness(share: np.ndarray, first: Tensor, second: Tensor, width: float = 0.25) -> Tensor:
+    """(E,) 1 where the ends of an edge are of one tissue, towards 0 where they are not."""
     p = torch.as_tensor(share, dtype=torch.float32)
-    alike = torch.exp(-0.5 * (p[first] - p[second]).square().sum(dim=1) / width**2)
-    return torch.stack([floor + (1 - floor) * alike for floor in floors])
+    return torch.exp(-0.5 * (p[first] - p[second]).square().sum(dim=1) / width**2)
