@@ -14,18 +14,19 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
-MOST = 1600  # broad functions: their dense matrix is the only one here, and stays small
+MOST, NODES_EACH = 1200, 30  # broad functions at most, and nodes to each: their dense matrix is the only one here, and stays small
 LEAST_PITCH = 3.0  # nodes
 
 
-def hats(position: np.ndarray, kind: np.ndarray, most: int = MOST) -> sparse.csr_matrix:
-    """(V, J) trilinear hats at nodes `position` (V, 3), in units of the shortest edge, one set a `kind` (V,); J <= `most`."""
-    pitch = LEAST_PITCH
-    while True:
+def hats(position: np.ndarray, kind: np.ndarray) -> sparse.csr_matrix:
+    """(V, J) trilinear hats at nodes `position` (V, 3), in units of the shortest edge, one set a `kind` (V,); J <= MOST."""
+    pitch, most = LEAST_PITCH, max(min(MOST, len(kind) // NODES_EACH), 1)
+    for _ in range(60):
         made = _hats(position, kind, pitch)
         if made.shape[1] <= most:
-            return made
+            break
         pitch *= max((made.shape[1] / most) ** (1 / 3), 1.05)
+    return made
 
 
 def _hats(position: np.ndarray, kind: np.ndarray, pitch: float) -> sparse.csr_matrix:

@@ -38,7 +38,7 @@ class SmoothSettings:
     acceleration: float = 1.8  # exponent of the update of the strength: plain Fellner-Schall creeps
     epsilon: float = EPSILON
     tie: float = 0.02  # weight of an edge between nodes of different kind, at the start
-    learn_ties: bool = True
+    learn_ties: bool = False
     seed: int = 0
 
 

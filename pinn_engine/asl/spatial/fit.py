@@ -18,6 +18,7 @@ from ..curves import Curves, curves
 from ..maps import VoxelStatus
 from ..plan import Plan
 from ..scan import Scan
+from .foci import Foci, FocusSearch, with_foci
 from .model import POOL, BrainModel, alikeness
 from .tissue import Tissue, classify
 
@@ -31,8 +32,10 @@ class SpatialFit:
     solution: Solution
     tissue: Tissue
     smooth: SmoothFit
+    foci: Foci
     disagreement: np.ndarray  # (V,) sd between the arrival time of the pooled start and the fit's, signed
     status: np.ndarray  # (V,) uint8, see maps.VoxelStatus
+    flow_unit: np.ndarray  # (V,) flow of the voxel's tissue on the average: what the fields are relative to
 
 
 def with_tissue(scan: Scan, c: Curves) -> tuple[Scan, Curves, Tissue]:
@@ -54,11 +57,15 @@ def fit_spatial(plan: Plan, scan: Scan, tissue: Tissue, level: float, progress: 
     graph = graph_of(scan, plan.c)
     alike = alikeness(tissue.share, graph.first, graph.second)
     start, pooled_att = pooled_start(model, graph, alike)
-    smooth = fit_smooth(model.linearise, graph, alike, start, SmoothSettings(seed=plan.s.seed), coarse_space(scan, plan.c, tissue), progress)
+    settings = SmoothSettings(seed=plan.s.seed)
+    smooth = fit_smooth(model.linearise, graph, alike, start, settings, coarse_space(scan, plan.c, tissue), progress)
+    search = FocusSearch(model, scan.grid.spacing, smooth, settings)
+    smooth, foci = search.search(smooth)
+    smooth = replace(smooth, variance=with_foci(smooth, foci.variance, search.lack_of_fit(smooth)))
     solution = as_solution(model, smooth)
     sd = solution.std("att").numpy()
     disagreement = (pooled_att.numpy() - solution.values["att"].numpy()) / np.maximum(np.hypot(sd, float(model.att[1] - model.att[0])), 1e-6)
-    return SpatialFit(solution, tissue, smooth, disagreement, _status(model, solution))
+    return SpatialFit(solution, tissue, smooth, foci, disagreement, _status(model, solution), model.flow.numpy())
 
 
 def graph_of(scan: Scan, c: Curves) -> Neighbours:

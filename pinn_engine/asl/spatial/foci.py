@@ -1,0 +1,190 @@
+"""Focal lesions that a smooth field cannot hold: a mixture over balls of altered flow and arrival, weighed by evidence.
+
+Every centre and radius is a candidate; its evidence is a closed form at the smooth fit, the smooth field marginalised. A liberal
+prior (many foci expected) makes the maps keep what may be there; a strict one makes the list of findings. Never the other way round:
+on a brain without foci the liberal map shows a few dozen weak blobs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.ndimage import gaussian_filter
+from torch import Tensor
+
+from ...core.smooth_fit import SmoothFit, SmoothSettings, refit
+from .balls import Balls
+from .model import BrainModel
+
+RADII = (3.2, 4.6, 6.1, 7.6, 10.0)  # mm
+LIBERAL, STRICT = 1000.0, 15.0  # foci expected in a brain
+SLAB = (0.5, 0.25)  # sd of the relative change of flow, and of the change of arrival in s
+ALSO_ARRIVAL = 0.5  # probability that the arrival moves too
+APART = 10.5  # mm: centres nearer than this are alternatives to each other
+ROUNDS, NEW = 3, 0.7  # rounds of refit and rescore; share of the new offset in each
+MOST_ABSORBED, RATIO_SAMPLES, RATIO_SMOOTHING = 0.7, 12, 2.0  # see `_absorbed`
+FLOW_RANGE, ARRIVAL_RANGE = (-0.9, 1.5), (-0.6, 0.6)
+LARGEST_LOG = 20.0  # odds beyond are certainty, and would drown the rest in the rounding of the transform
+CHECKED, LEAST_KIND = (2, 3, 4), 200  # balls that the intervals are checked with; voxels of a tissue that is checked
+
+
+@dataclass(frozen=True)
+class Foci:
+    """Expected change of both fields, its variance, and the strict probability of each voxel to lie in a focus."""
+
+    offset: np.ndarray  # (2, V)
+    variance: np.ndarray  # (2, V)
+    probability: np.ndarray  # (V,)
+    strict: np.ndarray  # (2, V) mean change given a focus, where the strict prior sees one
+    strict_sd: np.ndarray  # (2, V)
+
+
+class FocusSearch:
+    """Candidates: the balls of RADII around every voxel, over all perfused tissue and over grey matter alone."""
+
+    def __init__(self, model: BrainModel, spacing: np.ndarray, smooth: SmoothFit, settings: SmoothSettings):
+        self.model, self.settings = model, settings
+        voxels = model.plan.c.voxels
+        self.balls = Balls(voxels, spacing, (*RADII, APART))
+        share = model.tissue.share.astype(np.float32)
+        self.supports = [1 - share[:, 2]] + ([share[:, 0]] if model.tissue.known else [])
+        self.count = len(share) * len(RADII) * len(self.supports)
+        self.absorbed = self._absorbed(smooth, spacing)
+
+    def search(self, smooth: SmoothFit) -> tuple[SmoothFit, Foci]:
+        """Rounds of scoring at the fit and refitting the smooth part, its strength frozen."""
+        offset = np.zeros((2, len(self.supports[0])), np.float32)
+        for _ in range(ROUNDS):
+            change, _, _ = self._mix(smooth, offset, LIBERAL)
+            change[0], change[1] = change[0].clip(*FLOW_RANGE), change[1].clip(*ARRIVAL_RANGE)
+            offset = NEW * change + (1 - NEW) * offset
+            smooth = refit(self.model.linearise, smooth, torch.as_tensor(offset), self.settings)
+        _, variance, _ = self._mix(smooth, offset, LIBERAL)
+        strict, strict_variance, probability = self._mix(smooth, offset, STRICT)
+        sure = np.maximum(probability, 1e-3)
+        mean = strict / sure
+        second = (strict_variance + strict**2) / sure
+        return smooth, Foci(offset, variance, probability.clip(0, 1), mean, np.sqrt(np.maximum(second - mean**2, 0)))
+
+    def lack_of_fit(self, smooth: SmoothFit) -> np.ndarray:
+        """(2, V) variance of what the fit misses at the scale of large balls, by tissue: the data's own check of the intervals.
+
+        In a ball whose field is off by a, the pooled score u has variance V + Var(a) V^2. One moment estimate a tissue and radius; the
+        largest radius-wise value is kept. Where steps or foci break the smooth prior this widens the intervals of the whole tissue.
+        """
+        gradient, information, _ = self.model.linearise(smooth.x + smooth.offset)
+        sums = torch.stack([gradient[0], gradient[1], information[0, 0], information[1, 1]], dim=1).numpy()
+        share = self.model.tissue.share.astype(np.float32)
+        extra = np.zeros((2, len(share)), np.float32)
+        for kind in range(share.shape[1]):
+            inside = share[:, kind] > 0.5
+            if inside.sum() < LEAST_KIND:
+                continue
+            transformed = self.balls.forward(sums * inside[:, None])
+            for k in range(2):
+                found = [self._excess(transformed, ball, k, inside) for ball in CHECKED]
+                extra[k, inside] = max(found)
+        return extra
+
+    def _excess(self, transformed: np.ndarray, ball: int, k: int, inside: np.ndarray) -> float:
+        total = self.balls.total(transformed, ball)[inside]
+        v = (1 - self.absorbed[0][ball][inside, k]) * total[:, 2 + k].clip(min=0)
+        return float(max(np.sum(total[:, k] ** 2 - v) / max(np.sum(v**2), 1e-12), 0.0))
+
+    def _absorbed(self, smooth: SmoothFit, spacing: np.ndarray) -> list[list[np.ndarray]]:
+        """Per support and radius (V, 2): the share of a ball's information that the smooth field would take, smoothed and bounded.
+
+        Var over posterior samples of sum(A z) per sum(A); few samples make it ragged, and ragged ratios make foci out of noise.
+        """
+        _, information, _ = self.model.linearise(smooth.x + smooth.offset)
+        a = torch.stack([information[0, 0], information[1, 1]])
+        pulled = (a.unsqueeze(2) * smooth.samples[:, :, :RATIO_SAMPLES]).numpy()
+        out = []
+        for support in self.supports:
+            moved = [self.balls.forward(pulled[k] * support[:, None]) for k in range(2)]
+            whole = self.balls.forward((a.numpy() * support).T)
+            row = []
+            for ball in range(len(RADII)):
+                total = np.maximum(self.balls.total(whole, ball), 1e-9)
+                variance = np.stack([np.square(self.balls.total(m, ball)).mean(axis=1) for m in moved], axis=1)
+                row.append(self._even(variance / total, total).clip(0, MOST_ABSORBED))
+            out.append(row)
+        return out
+
+    def _even(self, values: np.ndarray, weight: np.ndarray) -> np.ndarray:
+        """(V, N) smoothed over RATIO_SMOOTHING voxels inside the mask."""
+        size = [int(i.max()) + 1 for i in self.balls.index]
+        out = np.empty_like(values)
+        for n in range(values.shape[1]):
+            top, bottom = np.zeros(size, np.float32), np.zeros(size, np.float32)
+            top[self.balls.index], bottom[self.balls.index] = values[:, n] * weight[:, n], weight[:, n]
+            top, bottom = gaussian_filter(top, RATIO_SMOOTHING), gaussian_filter(bottom, RATIO_SMOOTHING)
+            out[:, n] = (top / np.maximum(bottom, 1e-12))[self.balls.index]
+        return out
+
+    def _mix(self, smooth: SmoothFit, offset: np.ndarray, expected: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Mean change (2, V) and variance (2, V) of the mixture with `expected` foci a brain, and each voxel's probability (V,)."""
+        evidence = self._evidence(smooth, offset)
+        prior = float(np.log(expected / self.count))
+        weights = [[np.exp(np.minimum(e.log.astype(float) + prior, LARGEST_LOG)) for e in row] for row in evidence]
+        near = 1 + self.balls.spread(sum(w for row in weights for w in row)[:, None], len(RADII))[:, 0].clip(min=0)
+        mean, second = np.zeros((2, len(near)), np.float32), np.zeros((2, len(near)), np.float32)
+        probability = np.zeros(len(near), np.float32)
+        for support, row, weight in zip(self.supports, evidence, weights, strict=True):
+            for ball, (e, w) in enumerate(zip(row, weight, strict=True)):
+                p = (w / near)[:, None]
+                laid = self.balls.spread(np.concatenate([p * e.mean, p * (e.mean**2 + e.variance), p], axis=1).astype(np.float32), ball)
+                mean += laid[:, :2].T * support
+                second += laid[:, 2:4].T * support**2
+                probability += laid[:, 4] * support
+        return mean, np.maximum(second - mean**2, 0), probability
+
+    def _evidence(self, smooth: SmoothFit, offset: np.ndarray) -> list[list[_Evidence]]:
+        """Per support and radius; what the blobs explain already is given back before they are scored again."""
+        fields = smooth.x + torch.as_tensor(offset)
+        gradient, information, _ = self.model.linearise(fields)
+        own = torch.einsum("fgv,gv->fv", information, torch.as_tensor(offset))
+        sums = torch.stack([-gradient[0], -gradient[1], own[0], own[1], information[0, 0], information[0, 1], information[1, 1]], dim=1)
+        out = []
+        for support, absorbed in zip(self.supports, self.absorbed, strict=True):
+            transformed = self.balls.forward(sums.numpy() * support[:, None])
+            out.append([_evidence(self.balls.total(transformed, ball), absorbed[ball]) for ball in range(len(RADII))])
+        return out
+
+
+@dataclass(frozen=True)
+class _Evidence:
+    log: np.ndarray  # (V,) log Bayes factor of a ball here against none
+    mean: np.ndarray  # (V, 2) change of flow and arrival, if there is one
+    variance: np.ndarray  # (V, 2)
+
+
+def _evidence(total: np.ndarray, absorbed: np.ndarray) -> _Evidence:
+    """From sums over a ball (V, 7), see `FocusSearch._evidence`, and the share that the smooth field absorbs (V, 2)."""
+    left = 1 - absorbed
+    u = total[:, :2] + left * total[:, 2:4]
+    a, c = left[:, 0] * total[:, 4].clip(min=0), left[:, 1] * total[:, 6].clip(min=0)
+    b = np.clip(np.sqrt(left[:, 0] * left[:, 1]) * total[:, 5], -0.9 * np.sqrt(a * c), 0.9 * np.sqrt(a * c))
+    flow, arrival = 1 / SLAB[0] ** 2, 1 / SLAB[1] ** 2
+    one = 0.5 * u[:, 0] ** 2 / (a + flow) - 0.5 * np.log1p(a / flow)
+    determinant = (a + flow) * (c + arrival) - b**2
+    x = ((c + arrival) * u[:, 0] - b * u[:, 1]) / determinant
+    y = ((a + flow) * u[:, 1] - b * u[:, 0]) / determinant
+    both = 0.5 * (u[:, 0] * x + u[:, 1] * y) - 0.5 * np.log(determinant / (flow * arrival))
+    top = np.maximum(one, both)
+    e_one, e_both = (1 - ALSO_ARRIVAL) * np.exp(one - top), ALSO_ARRIVAL * np.exp(both - top)
+    q = e_both / (e_one + e_both)
+    alone = u[:, 0] / (a + flow)
+    mean = np.stack([(1 - q) * alone + q * x, q * y], axis=1)
+    second = np.stack(
+        [(1 - q) * (alone**2 + 1 / (a + flow)) + q * (x**2 + (c + arrival) / determinant), q * (y**2 + (a + flow) / determinant)], axis=1
+    )
+    return _Evidence(top + np.log(e_one + e_both), mean, second - mean**2)
+
+
+def with_foci(smooth: SmoothFit, *extras: np.ndarray) -> Tensor:
+    """(2, 2, V) covariance of the fields with further variances (2, V): of the foci, of what the fit misses."""
+    extra = torch.as_tensor(sum(extras))
+    return smooth.variance + torch.diag_embed(extra.T).permute(1, 2, 0)
