@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from .coarse import CoarseSpace
+from .coarse import CoarseSpace, TwoLevel
 from .roughness import EPSILON, Neighbours, Roughness
 
 LEAST_TIE = 1e-3
@@ -63,7 +63,10 @@ class Posterior:
 
     def __init__(self, information: Tensor, strength: Tensor, rough: Roughness, settings: SmoothSettings, coarse: CoarseSpace | None = None):
         self.information, self.strength, self.rough, self.settings, self.coarse = information, strength, rough, settings, coarse
-        self.coarse_inverse = coarse.inverse(coarse.stiffness(rough.matrices), strength, information) if coarse else []
+        self.cycles: list[TwoLevel] = []
+        if coarse is not None:
+            shift = (information.diagonal().T.clamp_min(0) / strength[:, None]).sqrt()
+            self.cycles = [TwoLevel(matrix, s, coarse) for matrix, s in zip(rough.matrices, shift, strict=True)]
         block = information + torch.diag_embed((strength[:, None] * rough.square_diagonal).T).permute(1, 2, 0)
         self.block_inverse = _inverse(block)
 
@@ -75,8 +78,10 @@ class Posterior:
         return self.strength[:, None, None] * self.rough.apply(self.rough.apply(x))
 
     def precondition(self, r: Tensor) -> Tensor:
-        z = _blocks(self.block_inverse, r)
-        return z + self.coarse.correction(self.coarse_inverse, r) if self.coarse else z
+        """(F, V, S) about H^-1 r: by two cycles a field, or by the nodes' own blocks without a coarse space."""
+        if not self.cycles:
+            return _blocks(self.block_inverse, r)
+        return torch.stack([cycle.solve(cycle.solve(r[k])) / self.strength[k] for k, cycle in enumerate(self.cycles)])
 
     def solve(self, rhs: Tensor, start: Tensor | None = None) -> Tensor:
         """x of H x = rhs by conjugate gradients, each column to `tolerance` of its own right-hand side."""

@@ -75,23 +75,25 @@ class FocusSearch:
         largest radius-wise value is kept. Where steps or foci break the smooth prior this widens the intervals of the whole tissue.
         """
         gradient, information, _ = self.model.linearise(smooth.x + smooth.offset)
-        sums = torch.stack([gradient[0], gradient[1], information[0, 0], information[1, 1]], dim=1).numpy()
-        share = self.model.tissue.share.astype(np.float32)
+        own = torch.stack([information[0, 0], information[1, 1]])
+        pulled = own.unsqueeze(2) * smooth.samples
+        share = self.model.tissue.share
         extra = np.zeros((2, len(share)), np.float32)
         for kind in range(share.shape[1]):
             inside = share[:, kind] > 0.5
             if inside.sum() < LEAST_KIND:
                 continue
-            transformed = self.balls.forward(sums * inside[:, None])
             for k in range(2):
-                found = [self._excess(transformed, ball, k, inside) for ball in CHECKED]
-                extra[k, inside] = max(found)
+                values = torch.cat([gradient[k, :, None], own[k, :, None], pulled[k]], dim=1).numpy() * inside[:, None]
+                transformed = self.balls.forward(values.astype(np.float32))
+                extra[k, inside] = max(self._excess(self.balls.total(transformed, ball)[inside]) for ball in CHECKED)
         return extra
 
-    def _excess(self, transformed: np.ndarray, ball: int, k: int, inside: np.ndarray) -> float:
-        total = self.balls.total(transformed, ball)[inside]
-        v = (1 - self.absorbed[0][ball][inside, k]) * total[:, 2 + k].clip(min=0)
-        return float(max(np.sum(total[:, k] ** 2 - v) / max(np.sum(v**2), 1e-12), 0.0))
+    @staticmethod
+    def _excess(total: np.ndarray) -> float:
+        """Moment estimate of Var(a) from sums over balls (V, 2 + S): gradient, information, information times samples."""
+        v = np.maximum(total[:, 1] - np.square(total[:, 2:]).mean(axis=1), 0.0)
+        return float(max(np.sum(total[:, 0] ** 2 - v) / max(np.sum(v**2), 1e-12), 0.0))
 
     def _absorbed(self, smooth: SmoothFit, spacing: np.ndarray) -> list[list[np.ndarray]]:
         """Per support and radius (V, 2): the share of a ball's information that the smooth field would take, smoothed and bounded.
