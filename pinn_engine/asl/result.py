@@ -51,7 +51,7 @@ class PerfusionFit:
     settings: dict[str, object] = field(default_factory=dict)  # method, network, model error, noise, seed, device, …
 
     extras: dict[str, ExtraVolume] = field(default_factory=dict)
-    tables: dict[str, list[dict[str, object]]] = field(default_factory=dict)  # suffix of a .tsv, its rows
+    tables: dict[str, tuple[tuple[str, ...], list[dict[str, object]]]] = field(default_factory=dict)  # suffix of a .tsv: columns, rows
 
     def save(self, folder: str | PathLike[str]) -> list[Path]:
         """Write maps, sidecars, curves and quality figures; returns the files. Raises InputError where the folder cannot be written."""

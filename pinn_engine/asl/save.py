@@ -45,8 +45,8 @@ def save(fit: PerfusionFit, folder: OutputFolder) -> list[Path]:
     volume("desc-misfit_cbf", fit.misfit, {"Description": misfit, "Units": "1", "Sources": [scan.source]})
     for extra in fit.extras.values():
         volume(extra.suffix, extra.data, {"Description": extra.about, "Units": extra.unit, "Sources": [scan.source]}, labels=extra.labels)
-    for suffix, rows in fit.tables.items():
-        written.append(folder.write_tsv(f"{prefix}_{suffix}.tsv", rows))
+    for suffix, (columns, rows) in fit.tables.items():
+        written.append(folder.write_tsv(f"{prefix}_{suffix}.tsv", rows, columns))
     delays: dict[str, object] = {
         "Description": "Control - label differences, averaged over repeats; one volume a delay",
         "Units": "arbitrary",

@@ -1,4 +1,4 @@
-"""How rough fields over a neighbourhood graph are: R = epsilon I + L with L the weighted graph Laplacian, and the prior precision d R^2.
+"""How rough fields over a neighbourhood graph are: R = epsilon I + L with L the weighted graph Laplacian, and the prior precision R D R.
 
 R^2 penalises curvature and leaves slopes nearly free; epsilon keeps it invertible (a Matern field of range 1/sqrt(epsilon) voxels,
 Lindgren 2011, doi:10.1111/j.1467-9868.2011.00777.x). One sparse matrix a field, whose values alone change when edges are re-weighted.
@@ -79,13 +79,12 @@ class Roughness:
         """(F, V, S) R x, field by field."""
         return torch.stack([matrix @ x[k] for k, matrix in enumerate(self.matrices)])
 
-    @cached_property
-    def square_diagonal(self) -> Tensor:
-        """(F, V) the diagonal of R^2."""
-        rows = []
-        for w in self.weight:
-            own = self.graph.degree(w) + self.epsilon
-            rows.append(own**2 + self.graph.degree(w**2))
+    def diagonal(self, strength: Tensor) -> Tensor:
+        """(F, V) the diagonal of R D R, D = diag(strength) (F, V)."""
+        g, rows = self.graph, []
+        for w, d in zip(self.weight, strength, strict=True):
+            around = torch.zeros_like(d).index_add_(0, g.first, w**2 * d[g.second]).index_add_(0, g.second, w**2 * d[g.first])
+            rows.append((g.degree(w) + self.epsilon) ** 2 * d + around)
         return torch.stack(rows)
 
     def smooth(self, x: Tensor, steps: int) -> Tensor:

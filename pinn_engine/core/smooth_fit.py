@@ -1,8 +1,9 @@
 """Joint maximum-a-posteriori fit of F smooth fields on a graph, the strength of smoothing learnt from the data, with posterior samples.
 
-Model: node v has data of its own that depend on its F values x_v; field k has the prior N(0, (d_k R_k^2)^-1), R from `roughness`.
+Model: node v has data of its own that depend on its F values x_v; field k has the prior N(0, (R_k D_k R_k)^-1), R from `roughness`, D
+diagonal: one strength for each kind of node, since a kind with weak data must not borrow the smoothness of another.
 One outer turn is a Gauss-Newton step by preconditioned conjugate gradients, a few exact samples of the linearised posterior
-(perturb-and-MAP: Papandreou & Yuille 2010), a new strength d_k (Fellner-Schall: Wood & Fasiolo 2017, doi:10.1111/biom.12640) and, every
+(perturb-and-MAP: Papandreou & Yuille 2010), a new strength (Fellner-Schall: Wood & Fasiolo 2017, doi:10.1111/biom.12640) and, every
 second turn, new edge weights: a Student-t prior on the differences between neighbours, so that a step costs less than a slope.
 Fields are (F, V, S): S right-hand sides side by side in memory.
 """
@@ -18,7 +19,7 @@ from torch import Tensor
 from .coarse import CoarseSpace, TwoLevel
 from .roughness import EPSILON, Neighbours, Roughness
 
-LEAST_TIE = 1e-3
+STRENGTH_RANGE = (1e-2, 3e4)
 
 Linearised = tuple[Tensor, Tensor, Tensor]  # gradient (F, V), information (F, F, V), cost (V,) of the data at the fields
 Linearise = Callable[[Tensor], Linearised]  # from fields (F, V)
@@ -37,8 +38,7 @@ class SmoothSettings:
     max_iterations: int = 150
     acceleration: float = 1.8  # exponent of the update of the strength: plain Fellner-Schall creeps
     epsilon: float = EPSILON
-    tie: float = 0.02  # weight of an edge between nodes of different kind, at the start
-    learn_ties: bool = False
+    tie: float = 0.02  # weight of an edge between nodes of different kind
     seed: int = 0
 
 
@@ -50,38 +50,37 @@ class SmoothFit:
     offset: Tensor  # (F, V) fixed part of the fields that the prior leaves alone; the fields are x + offset
     samples: Tensor  # (F, V, S), zero mean
     variance: Tensor  # (F, F, V) posterior covariance within a node
-    strength: Tensor  # (F,)
+    strength: Tensor  # (F, V)
     rough: Roughness
-    effective: Tensor  # (F,) degrees of freedom that the data have bought
-    ties: Tensor  # (F,) weight of edges between kinds
+    effective: Tensor  # (F, kinds) degrees of freedom that the data have bought
     coarse: CoarseSpace | None = None
     history: dict[str, list[float]] = field(default_factory=dict)
 
 
 class Posterior:
-    """H = A + d R^2 at one linearisation: products, solves and samples."""
+    """H = A + R D R at one linearisation: products, solves and samples; `strength` (F, V) is the diagonal of D."""
 
     def __init__(self, information: Tensor, strength: Tensor, rough: Roughness, settings: SmoothSettings, coarse: CoarseSpace | None = None):
         self.information, self.strength, self.rough, self.settings, self.coarse = information, strength, rough, settings, coarse
         self.cycles: list[TwoLevel] = []
         if coarse is not None:
-            shift = (information.diagonal().T.clamp_min(0) / strength[:, None]).sqrt()
+            shift = (information.diagonal().T.clamp_min(0) / strength).sqrt()
             self.cycles = [TwoLevel(matrix, s, coarse) for matrix, s in zip(rough.matrices, shift, strict=True)]
-        block = information + torch.diag_embed((strength[:, None] * rough.square_diagonal).T).permute(1, 2, 0)
+        block = information + torch.diag_embed(rough.diagonal(strength).T).permute(1, 2, 0)
         self.block_inverse = _inverse(block)
 
     def apply(self, x: Tensor) -> Tensor:
         return _blocks(self.information, x) + self.prior(x)
 
     def prior(self, x: Tensor) -> Tensor:
-        """(F, V, S) d R^2 x"""
-        return self.strength[:, None, None] * self.rough.apply(self.rough.apply(x))
+        """(F, V, S) R D R x"""
+        return self.rough.apply(self.strength.unsqueeze(2) * self.rough.apply(x))
 
     def precondition(self, r: Tensor) -> Tensor:
         """(F, V, S) about H^-1 r: by two cycles a field, or by the nodes' own blocks without a coarse space."""
         if not self.cycles:
             return _blocks(self.block_inverse, r)
-        return torch.stack([cycle.solve(cycle.solve(r[k])) / self.strength[k] for k, cycle in enumerate(self.cycles)])
+        return torch.stack([cycle.solve(cycle.solve(r[k]) / self.strength[k].unsqueeze(1)) for k, cycle in enumerate(self.cycles)])
 
     def solve(self, rhs: Tensor, start: Tensor | None = None) -> Tensor:
         """x of H x = rhs by conjugate gradients, each column to `tolerance` of its own right-hand side."""
@@ -108,7 +107,7 @@ class Posterior:
         fields, nodes = self.information.shape[0], self.information.shape[2]
         generator = torch.Generator().manual_seed(self.settings.seed)
         noise = torch.randn(2, count, fields, nodes, generator=generator).permute(0, 2, 3, 1).to(self.information).contiguous()
-        return _blocks(_root(self.information), noise[0]) + self.strength[:, None, None].sqrt() * self.rough.apply(noise[1])
+        return _blocks(_root(self.information), noise[0]) + self.rough.apply(self.strength.unsqueeze(2).sqrt() * noise[1])
 
     def sample(self, count: int, start: Tensor | None = None, batch: int = 8) -> tuple[Tensor, Tensor]:
         """Zero-mean samples (F, V, S) of the posterior and the perturbations H z that they solve."""
@@ -131,35 +130,34 @@ def fit_smooth(
     linearise: Linearise,
     graph: Neighbours,
     alike: Tensor,
+    kind: Tensor,
     start: Tensor,
     settings: SmoothSettings,
     coarse: CoarseSpace | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> SmoothFit:
-    """Fit fields (F, V) from `start`; `alike` (E,) in [0, 1] is how far the two ends of an edge are of one kind."""
-    x, strength = start.clone(), torch.full((len(start),), settings.strength, dtype=start.dtype)
-    ties, z = torch.full_like(strength, settings.tie), None
-    rough = Roughness(graph, tied(alike, ties) * graph.factor, settings.epsilon)
+    """Fit fields (F, V) from `start`; `kind` (V,) numbers the kind of each node, `alike` (E,) in [0, 1] says how far
+    the two ends of an edge are of one kind."""
+    x, strength, z = start.clone(), torch.full((len(start), int(kind.max()) + 1), settings.strength, dtype=start.dtype), None
+    similar = settings.tie + (1 - settings.tie) * alike
+    base = similar * graph.factor
+    rough = Roughness(graph, base.expand(len(x), -1), settings.epsilon)
     history: dict[str, list[float]] = {"cost": []}
     effective = torch.zeros_like(strength)
     for turn in range(settings.turns):
         gradient, information, cost = linearise(x)
-        post = Posterior(information, strength, rough, settings, coarse)
+        post = Posterior(information, strength[:, kind], rough, settings, coarse)
         x, total = _step(linearise, post, x, gradient, cost)
         history["cost"].append(total / x.shape[1])
         history.setdefault("iterations", []).append(post.iterations)
         z, _ = post.sample(settings.turn_samples, z)
-        strength, effective = _stronger(post, x, z, settings.acceleration)
-        if turn % 2 == 1:
+        strength, effective = _stronger(post, x, z, strength, kind, settings.acceleration)
+        if turn % 2 == 1 and settings.degrees is not None:
             square = squared_differences(graph, x, z)
-            ties = learnt_ties(alike, square) if settings.learn_ties else ties
-            weight = tied(alike, ties) * graph.factor
-            if settings.degrees is not None:
-                weight = weight * edge_weights(tied(alike, ties), square, settings.degrees)
-            rough = Roughness(graph, weight, settings.epsilon)
+            rough = Roughness(graph, base * edge_weights(similar, square, settings.degrees), settings.epsilon)
         if progress:
             progress((turn + 1) / (settings.turns + 4))
-    fitted = SmoothFit(x, torch.zeros_like(x), x.new_zeros(*x.shape, 0), x.new_zeros(0), strength, rough, effective, ties, coarse, history)
+    fitted = SmoothFit(x, torch.zeros_like(x), x.new_zeros(*x.shape, 0), x.new_zeros(0), strength[:, kind], rough, effective, coarse, history)
     return finish(linearise, fitted, settings, z)
 
 
@@ -192,29 +190,17 @@ def finish(linearise: Linearise, fitted: SmoothFit, settings: SmoothSettings, wa
     return replace(fitted, x=x, samples=z, variance=post.covariance(z, rhs))
 
 
-def tied(alike: Tensor, ties: Tensor) -> Tensor:
-    """(F, E) weight of each edge by the kinds of its ends: 1 within a kind, the field's tie between kinds."""
-    return ties[:, None] + (1 - ties[:, None]) * alike
-
-
 def squared_differences(graph: Neighbours, x: Tensor, z: Tensor) -> Tensor:
     """(F, E) expected square of the difference along each edge, over the posterior: an edge is not cut because the noise was large."""
     spread = (z[:, graph.first] - z[:, graph.second]).square().mean(dim=2)
     return (x[:, graph.first] - x[:, graph.second]).square() + spread
 
 
-def learnt_ties(alike: Tensor, square: Tensor) -> Tensor:
-    """(F,) how much stiffer edges within a kind are than edges between kinds: the ratio of their expected squared differences."""
-    within = (alike * square).sum(dim=1) / alike.sum().clamp_min(1e-6)
-    between = ((1 - alike) * square).sum(dim=1) / (1 - alike).sum().clamp_min(1e-6)
-    return (within / between.clamp_min(1e-20)).clamp(LEAST_TIE, 1.0)
-
-
 def edge_weights(similarity: Tensor, square: Tensor, degrees: float) -> Tensor:
     """(F, E) Student-t weights (degrees + 1) / (degrees + square / its mean), scaled to mean 1 over edges of one kind."""
-    scale = (similarity * square).sum(dim=1, keepdim=True) / similarity.sum(dim=1, keepdim=True).clamp_min(1e-12)
+    scale = (similarity * square).sum(dim=1, keepdim=True) / similarity.sum().clamp_min(1e-12)
     weight = (degrees + 1) / (degrees + similarity * square / scale.clamp_min(1e-20))
-    return weight / ((similarity * weight).sum(dim=1, keepdim=True) / similarity.sum(dim=1, keepdim=True).clamp_min(1e-12))
+    return weight / ((similarity * weight).sum(dim=1, keepdim=True) / similarity.sum().clamp_min(1e-12))
 
 
 def _step(linearise: Linearise, post: Posterior, x: Tensor, gradient: Tensor, cost: Tensor) -> tuple[Tensor, float]:
@@ -232,12 +218,15 @@ def _step(linearise: Linearise, post: Posterior, x: Tensor, gradient: Tensor, co
     return x, before
 
 
-def _stronger(post: Posterior, x: Tensor, z: Tensor, acceleration: float) -> tuple[Tensor, Tensor]:
-    """New strengths (F,) and effective degrees of freedom (F,), tr(H^-1 A) by samples: the low-variance form of Fellner-Schall."""
-    effective = (z * _blocks(post.information, z)).sum(dim=(1, 2)) / z.shape[2]
-    energy = post.rough.apply(x.unsqueeze(2)).double().square().sum(dim=(1, 2)).to(x.dtype)
-    ratio = effective.clamp_min(1.0) / (post.strength * energy).clamp_min(1e-20)
-    return post.strength * (ratio**acceleration).clamp(0.1, 10.0), effective
+def _stronger(post: Posterior, x: Tensor, z: Tensor, strength: Tensor, kind: Tensor, acceleration: float) -> tuple[Tensor, Tensor]:
+    """New strengths (F, kinds) and effective degrees of freedom, tr(H^-1 A) by samples: the low-variance form of Fellner-Schall.
+
+    A node's own share of the trace counts for its kind, which is exact as far as kinds do not depend on each other.
+    """
+    effective = torch.zeros_like(strength).index_add_(1, kind, (z * _blocks(post.information, z)).mean(dim=2))
+    energy = torch.zeros_like(strength).index_add_(1, kind, post.rough.apply(x.unsqueeze(2)).squeeze(2).square())
+    ratio = effective.clamp_min(1.0) / (strength * energy).clamp_min(1e-20)
+    return (strength * (ratio**acceleration).clamp(0.1, 10.0)).clamp(*STRENGTH_RANGE), effective
 
 
 def _blocks(blocks: Tensor, x: Tensor) -> Tensor:

@@ -58,7 +58,8 @@ def fit_spatial(plan: Plan, scan: Scan, tissue: Tissue, level: float, progress: 
     alike = alikeness(tissue.share, graph.first, graph.second)
     start, pooled_att = pooled_start(model, graph, alike)
     settings = SmoothSettings(seed=plan.s.seed)
-    smooth = fit_smooth(model.linearise, graph, alike, start, settings, coarse_space(scan, plan.c, tissue), progress)
+    kind = torch.zeros(len(plan.c), dtype=torch.long)  # one strength a field: a tissue with weak data cannot tell its own
+    smooth = fit_smooth(model.linearise, graph, alike, kind, start, settings, coarse_space(scan, plan.c, tissue), progress)
     search = FocusSearch(model, scan.grid.spacing, smooth, settings)
     smooth, foci = search.search(smooth)
     smooth = replace(smooth, variance=with_foci(smooth, foci.variance, search.lack_of_fit(smooth)))

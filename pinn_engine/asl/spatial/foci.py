@@ -19,7 +19,7 @@ from .balls import Balls
 from .model import BrainModel
 
 RADII = (3.2, 4.6, 6.1, 7.6, 10.0)  # mm
-LIBERAL, STRICT = 1000.0, 15.0  # foci expected in a brain
+LIBERAL, MIDDLE, STRICT = 1000.0, 100.0, 15.0  # foci expected in a brain: for the maps, for their intervals, for the list
 SLAB = (0.5, 0.25)  # sd of the relative change of flow, and of the change of arrival in s
 ALSO_ARRIVAL = 0.5  # probability that the arrival moves too
 APART = 10.5  # mm: centres nearer than this are alternatives to each other
@@ -27,7 +27,7 @@ ROUNDS, NEW = 3, 0.7  # rounds of refit and rescore; share of the new offset in 
 MOST_ABSORBED, RATIO_SAMPLES, RATIO_SMOOTHING = 0.7, 12, 2.0  # see `_absorbed`
 FLOW_RANGE, ARRIVAL_RANGE = (-0.9, 1.5), (-0.6, 0.6)
 LARGEST_LOG = 20.0  # odds beyond are certainty, and would drown the rest in the rounding of the transform
-CHECKED, LEAST_KIND = (2, 3, 4), 200  # balls that the intervals are checked with; voxels of a tissue that is checked
+CHECKED, LEAST_KIND = 4, 200  # ball that the intervals are checked with; voxels of a tissue that is checked
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class FocusSearch:
             change[0], change[1] = change[0].clip(*FLOW_RANGE), change[1].clip(*ARRIVAL_RANGE)
             offset = NEW * change + (1 - NEW) * offset
             smooth = refit(self.model.linearise, smooth, torch.as_tensor(offset), self.settings)
-        _, variance, _ = self._mix(smooth, offset, LIBERAL)
+        _, variance, _ = self._mix(smooth, offset, MIDDLE)
         strict, strict_variance, probability = self._mix(smooth, offset, STRICT)
         sure = np.maximum(probability, 1e-3)
         mean = strict / sure
@@ -71,8 +71,8 @@ class FocusSearch:
     def lack_of_fit(self, smooth: SmoothFit) -> np.ndarray:
         """(2, V) variance of what the fit misses at the scale of large balls, by tissue: the data's own check of the intervals.
 
-        In a ball whose field is off by a, the pooled score u has variance V + Var(a) V^2. One moment estimate a tissue and radius; the
-        largest radius-wise value is kept. Where steps or foci break the smooth prior this widens the intervals of the whole tissue.
+        In a ball whose field is off by a, the pooled score u has variance V + Var(a) V^2. One moment estimate a
+        tissue. Where steps or foci break the smooth prior this widens the intervals of the whole tissue.
         """
         gradient, information, _ = self.model.linearise(smooth.x + smooth.offset)
         own = torch.stack([information[0, 0], information[1, 1]])
@@ -86,7 +86,7 @@ class FocusSearch:
             for k in range(2):
                 values = torch.cat([gradient[k, :, None], own[k, :, None], pulled[k]], dim=1).numpy() * inside[:, None]
                 transformed = self.balls.forward(values.astype(np.float32))
-                extra[k, inside] = max(self._excess(self.balls.total(transformed, ball)[inside]) for ball in CHECKED)
+                extra[k, inside] = self._excess(self.balls.total(transformed, CHECKED)[inside])
         return extra
 
     @staticmethod

@@ -5,10 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+from scipy import ndimage
 
 from ..curves import Curves
 from ..result import ExtraVolume, PerfusionFit
 from .fit import DISAGREES, SpatialFit
+
+SURE = 0.5  # probability above which a region is listed
+COLUMNS = ("x_mm", "y_mm", "z_mm", "voxels", "volume_mm3", "cbf_change", "cbf_change_std", "att_change_s", "att_change_std_s", "probability")
 
 
 def add_spatial(fit: PerfusionFit, c: Curves, joint: SpatialFit) -> PerfusionFit:
@@ -28,6 +32,10 @@ def add_spatial(fit: PerfusionFit, c: Curves, joint: SpatialFit) -> PerfusionFit
     if joint.tissue.known:
         labels = volume(joint.tissue.share.argmax(axis=1) + 1).astype(np.uint8)
         extras["tissue"] = ExtraVolume("desc-tissue_dseg", labels, f"1 GM, 2 WM, 3 CSF, from {joint.tissue.origin}", "1", labels=True)
+    about = "Probability that the voxel lies in a focal lesion, few foci expected beforehand; the list is in the .tsv"
+    probability = volume(joint.foci.probability)
+    extras["focus"] = ExtraVolume("desc-focus_probseg", probability, about, "1")
+    tables = fit.tables | {"desc-focus_probseg": (COLUMNS, list_foci(fit, c, joint, probability))}
     settings = fit.settings | {
         "spatial": True,
         "tissue_classes": joint.tissue.origin,
@@ -35,7 +43,30 @@ def add_spatial(fit: PerfusionFit, c: Curves, joint: SpatialFit) -> PerfusionFit
         "effective_parameters_cbf_att": [round(float(v), 1) for v in joint.smooth.effective],
         "share_start_disagrees": float(np.mean(np.abs(joint.disagreement) > DISAGREES)),
     }
-    return replace(fit, status=status, settings=settings, extras=extras, scan=replace(fit.scan, notes=_notes(fit, joint)))
+    return replace(fit, status=status, settings=settings, extras=extras, tables=tables, scan=replace(fit.scan, notes=_notes(fit, joint)))
+
+
+def list_foci(fit: PerfusionFit, c: Curves, joint: SpatialFit, probability: np.ndarray) -> list[dict[str, object]]:
+    """One row a connected region of probability above one half: where (mm), how large, how CBF and ATT differ from around, how sure."""
+    labels, count = ndimage.label(probability > SURE)
+    at = labels[c.voxels]
+    affine = fit.scan.grid.affine
+    volume = float(abs(np.linalg.det(affine[:3, :3])))
+    rows: list[dict[str, object]] = []
+    for number in range(1, count + 1):
+        inside = at == number
+        weight = joint.foci.probability[inside].astype(float)
+        centre = np.average(np.stack(c.voxels, axis=1)[inside], axis=0, weights=weight)
+        place = affine[:3, :3] @ centre + affine[:3, 3]
+        unit = np.stack([joint.flow_unit[inside], np.ones(inside.sum())])
+        change, sd = (np.average(v[:, inside] * unit, axis=1, weights=weight) for v in (joint.foci.strict, joint.foci.strict_sd))
+        rows.append(
+            {"x_mm": place[0], "y_mm": place[1], "z_mm": place[2], "voxels": int(inside.sum()), "volume_mm3": volume * int(inside.sum())}
+            | {"cbf_change": change[0], "cbf_change_std": sd[0], "att_change_s": change[1], "att_change_std_s": sd[1]}
+            | {"probability": float(weight.max())}
+        )
+    rows.sort(key=lambda row: -float(str(row["probability"])))
+    return [{k: v if isinstance(v, int) else round(float(str(v)), 4) for k, v in row.items()} for row in rows]
 
 
 def _notes(fit: PerfusionFit, joint: SpatialFit) -> tuple[str, ...]:

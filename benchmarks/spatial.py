@@ -1,0 +1,161 @@
+"""The joint spatial fit beside simpler methods, on phantoms of seeds that it was not designed on, and on a real scan's halves.
+
+python -m benchmarks.spatial [--seeds 201,202] [--spacing 4] [--real FOLDER] writes benchmarks/results/spatial.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import time
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from pinn_engine import asl
+from pinn_engine.asl import PerfusionFit, Scan
+from pinn_engine.asl.phantom.brain import GM, WM
+from pinn_engine.asl.phantom.make import Phantom
+
+from . import methods
+from .scoring import Estimate, errors
+
+SHAPES = {3.0: (48, 60, 40), 4.0: (36, 46, 30), 5.0: (28, 36, 23)}
+SNR_3MM = 100.0  # M0 / noise of one image: averaged grey-matter SNR about 1 a delay
+LEAST_VOXELS = 4
+HEAD = "| method | GM CBF median / RMSE | GM ATT median, s | GM covers CBF / ATT | WM CBF median / RMSE | WM ATT | WM covers | contrast kept, capped |"
+
+
+def estimates(p: Phantom) -> tuple[list[Estimate], PerfusionFit]:
+    scan = p.scan()
+    begin = time.process_time()
+    joint = asl.fit(scan, device="cpu", spatial=True)
+    seconds = time.process_time() - begin
+    tables = [methods.constant(p), methods.ours("nlls", p.scan(t1_map=True), label="closed form, true T1")]
+    tables += [replace(methods.smoothed(p.scan(t1_map=True), mm), name=f"blur {mm:g} mm + closed form, true T1") for mm in (4.0, 6.0, 8.0)]
+    tables.append(methods.ours("pinn, features", p.scan(t1_map=True), label="PINN voxelwise, true T1"))
+    return [*tables, Estimate.of("joint spatial fit, tissue from M0", joint, seconds)], joint
+
+
+def kept(p: Phantom, cbf: np.ndarray) -> list[tuple[float, int, float]]:
+    """(radius mm, voxels, share of the contrast kept) of every focus with enough grey matter, against the truth without the focus."""
+    found = []
+    for one in p.lesions:
+        inside = (p.lesion == one.label) & (p.tissue == GM)
+        if inside.sum() >= LEAST_VOXELS:
+            without = p.cbf[inside] / (1 + one.contrast)
+            share = float((cbf[inside] - without).sum() / (p.cbf[inside] - without).sum())
+            found.append((one.radius, int(inside.sum()), share))
+    return found
+
+
+def capped(values: Iterable[tuple[float, int, float]]) -> float:
+    return float(np.mean([min(v[2], 1.0) for v in values] or [np.nan]))
+
+
+def figures(p: Phantom, e: Estimate) -> dict[str, float]:
+    out = {}
+    for name, tissue in (("gm", GM), ("wm", WM)):
+        where = p.mask & (p.tissue == tissue)
+        cbf, att = errors(e.cbf, p.cbf, e.cbf_sd, where), errors(e.att, p.att, e.att_sd, where)
+        out |= {f"{name}_cbf": cbf.median, f"{name}_rmse": cbf.rmse, f"{name}_att": att.median}
+        out |= {f"{name}_covers_cbf": cbf.covers or np.nan, f"{name}_covers_att": att.covers or np.nan}
+    return out | {"kept": capped(kept(p, e.cbf)) if p.lesions else np.nan}
+
+
+def row(name: str, many: list[dict[str, float]]) -> str:
+    m = {key: float(np.mean([one[key] for one in many])) for key in many[0]}
+    return (
+        f"| {name} | {m['gm_cbf']:.2f} / {m['gm_rmse']:.2f} | {m['gm_att']:.3f} | {m['gm_covers_cbf']:.3f} / {m['gm_covers_att']:.3f} "
+        f"| {m['wm_cbf']:.2f} / {m['wm_rmse']:.2f} | {m['wm_att']:.3f} | {m['wm_covers_cbf']:.3f} / {m['wm_covers_att']:.3f} | {m['kept']:.2f} |"
+    )
+
+
+def listed(p: Phantom, fit: PerfusionFit) -> tuple[int, int, int]:
+    """Regions of the strict list: true foci hit, regions away from any focus, foci there."""
+    from scipy.ndimage import label
+
+    regions, count = label(fit.extras["focus"].data > 0.5)
+    hit = {int(v) for v in np.unique(p.lesion[regions > 0])} - {0}
+    false = sum(not p.lesion[regions == k].any() for k in range(1, count + 1))
+    return len(hit), false, len(p.lesions)
+
+
+def phantoms(seeds: list[int], spacing: float, lesions: bool) -> list[str]:
+    table: dict[str, list[dict[str, float]]] = {}
+    sizes: dict[float, list[float]] = {}
+    lines, notes = [], []
+    for seed in seeds:
+        snr = SNR_3MM * (spacing / 3.0) ** 1.5  # the same information in a litre of brain at every voxel size
+        p = asl.phantom(SHAPES[spacing], spacing, seed, snr=snr, lesions=lesions)
+        found, joint = estimates(p)
+        for e in found:
+            table.setdefault(e.name, []).append(figures(p, e))
+        for radius, _, share in kept(p, found[-1].cbf):
+            sizes.setdefault(radius, []).append(min(share, 1.0))
+        hit, false, there = listed(p, joint)
+        notes.append(f"seed {seed}: strict list {hit} of {there} foci, {false} false; {found[-1].seconds:.1f} s CPU for {int(p.mask.sum()):,}")
+    lines += [HEAD, "|" + " --- |" * 8, *(row(name, many) for name, many in table.items()), ""]
+    if sizes:
+        lines.append("Contrast kept by radius: " + ", ".join(f"{r:g} mm {np.mean(v):.2f} (n {len(v)})" for r, v in sorted(sizes.items())))
+    return [*lines, "", *(f"- {note}" for note in notes), ""]
+
+
+def halves(folder: Path) -> list[str]:
+    """Odd against even repeats: difference per sqrt 2, robust, where the mask's signal is strong (upper half of the joint CBF)."""
+    path = str(next(folder.rglob("*_asl.nii.gz")))
+    scan = asl.read(path, mask=str(next(folder.rglob("*_mask.nii.gz"))))
+    strong = asl.fit(scan, spatial=True).maps["cbf"].value
+    where = scan.mask & (strong > np.median(strong[scan.mask]))
+    lines = ["| method | CBF (relative units) | ATT, s |", "| --- | --- | --- |"]
+    for name, options in (("voxelwise", {"spatial": False}), ("joint", {"spatial": True})):
+        a, b = (asl.fit(half(scan, k), **options) for k in (0, 1))
+        noise = [1.4826 / 2**0.5 * np.median(np.abs((a.maps[m].value - b.maps[m].value)[where])) for m in ("cbf", "att")]
+        lines.append(f"| {name} | {noise[0]:.3f} | {noise[1]:.3f} |")
+    return [*lines, ""]
+
+
+def half(scan: Scan, odd: int) -> Scan:
+    """Every second repeat of each delay."""
+    a = scan.acquisition
+    keep = np.zeros(len(a.pld), bool)
+    for key in np.unique(np.stack([a.pld, a.label_duration]), axis=1).T:
+        keep[np.flatnonzero((a.pld == key[0]) & (a.label_duration == key[1]))[odd::2]] = True
+    return replace(
+        scan, difference=scan.difference[..., keep], acquisition=replace(a, pld=a.pld[keep], label_duration=a.label_duration[keep])
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", default="201,202,203")
+    parser.add_argument("--spacing", type=float, default=3.0)
+    parser.add_argument("--focus-free", default="", help="seeds of brains without foci")
+    parser.add_argument("--real", help="folder of a real scan with repeats and a mask")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--out", default=str(Path(__file__).parent / "results" / "spatial.md"))
+    o = parser.parse_args()
+    torch.set_num_threads(o.threads)
+    lines = [f"# Joint spatial fit: {o.spacing:g} mm, 6 delays x 4 pairs, territory steps", ""]
+    if o.seeds:
+        lines += [f"## With foci (±40 %, radii 4 to 14 mm), seeds {o.seeds}", "", *phantoms(_list(o.seeds), o.spacing, True)]
+    if o.focus_free:
+        lines += [f"## Without foci, seeds {o.focus_free}", "", *phantoms(_list(o.focus_free), o.spacing, False)]
+    if o.real:
+        lines += ["## Real scan, odd against even repeats", "", *halves(Path(o.real))]
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    lines.append(f"Peak memory {peak:.2f} GiB, {o.threads} thread(s).")
+    Path(o.out).parent.mkdir(exist_ok=True)
+    Path(o.out).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    print("\n".join(lines))
+
+
+def _list(text: str) -> list[int]:
+    return [int(part) for part in text.split(",")]
+
+
+if __name__ == "__main__":
+    main()
