@@ -26,7 +26,8 @@ from .scoring import Estimate, errors
 SHAPES = {3.0: (48, 60, 40), 4.0: (36, 46, 30), 5.0: (28, 36, 23)}
 SNR_3MM = 100.0  # M0 / noise of one image: averaged grey-matter SNR about 1 a delay
 LEAST_VOXELS = 4
-HEAD = "| method | GM CBF median / RMSE | GM ATT median, s | GM covers CBF / ATT | WM CBF median / RMSE | WM ATT | WM covers | contrast kept, capped |"
+COLUMNS = ("method", "GM CBF median / RMSE", "GM ATT, s", "GM covers CBF / ATT", "WM CBF", "WM ATT", "WM covers", "contrast kept, capped")
+HEAD = "| " + " | ".join(COLUMNS) + " |"
 
 
 def estimates(p: Phantom) -> tuple[list[Estimate], PerfusionFit]:
@@ -68,10 +69,11 @@ def figures(p: Phantom, e: Estimate) -> dict[str, float]:
 
 def row(name: str, many: list[dict[str, float]]) -> str:
     m = {key: float(np.mean([one[key] for one in many])) for key in many[0]}
-    return (
-        f"| {name} | {m['gm_cbf']:.2f} / {m['gm_rmse']:.2f} | {m['gm_att']:.3f} | {m['gm_covers_cbf']:.3f} / {m['gm_covers_att']:.3f} "
-        f"| {m['wm_cbf']:.2f} / {m['wm_rmse']:.2f} | {m['wm_att']:.3f} | {m['wm_covers_cbf']:.3f} / {m['wm_covers_att']:.3f} | {m['kept']:.2f} |"
-    )
+    cells = [name]
+    for tissue in ("gm", "wm"):
+        cbf, rmse, att, covers, covers_att = (m[f"{tissue}_{key}"] for key in ("cbf", "rmse", "att", "covers_cbf", "covers_att"))
+        cells += [f"{cbf:.2f} / {rmse:.2f}", f"{att:.3f}", f"{covers:.3f} / {covers_att:.3f}"]
+    return "| " + " | ".join([*cells, f"{m['kept']:.2f}"]) + " |"
 
 
 def listed(p: Phantom, fit: PerfusionFit) -> tuple[int, int, int]:
@@ -97,7 +99,9 @@ def phantoms(seeds: list[int], spacing: float, lesions: bool) -> list[str]:
         for radius, _, share in kept(p, found[-1].cbf):
             sizes.setdefault(radius, []).append(min(share, 1.0))
         hit, false, there = listed(p, joint)
-        notes.append(f"seed {seed}: strict list {hit} of {there} foci, {false} false; {found[-1].seconds:.1f} s CPU for {int(p.mask.sum()):,}")
+        notes.append(
+            f"seed {seed}: strict list {hit} of {there} foci, {false} false; {found[-1].seconds:.1f} s CPU for {int(p.mask.sum()):,}"
+        )
     lines += [HEAD, "|" + " --- |" * 8, *(row(name, many) for name, many in table.items()), ""]
     if sizes:
         lines.append("Contrast kept by radius: " + ", ".join(f"{r:g} mm {np.mean(v):.2f} (n {len(v)})" for r, v in sorted(sizes.items())))

@@ -60,8 +60,11 @@ class SmoothFit:
 class Posterior:
     """H = A + R D R at one linearisation: products, solves and samples; `strength` (F, V) is the diagonal of D."""
 
-    def __init__(self, information: Tensor, strength: Tensor, rough: Roughness, settings: SmoothSettings, coarse: CoarseSpace | None = None):
+    def __init__(
+        self, information: Tensor, strength: Tensor, rough: Roughness, settings: SmoothSettings, coarse: CoarseSpace | None = None
+    ):
         self.information, self.strength, self.rough, self.settings, self.coarse = information, strength, rough, settings, coarse
+        self.iterations = 0  # of the latest solve
         self.cycles: list[TwoLevel] = []
         if coarse is not None:
             shift = (information.diagonal().T.clamp_min(0) / strength).sqrt()
@@ -90,7 +93,8 @@ class Posterior:
         p, rz = z.clone(), _dot(r, z)
         goal = self.settings.tolerance**2 * _dot(rhs, self.precondition(rhs))
         tiny = torch.finfo(rhs.dtype).tiny
-        for self.iterations in range(self.settings.max_iterations):
+        for iteration in range(self.settings.max_iterations):
+            self.iterations = iteration
             if bool((rz <= goal).all()):
                 break
             q = self.apply(p)
@@ -157,7 +161,9 @@ def fit_smooth(
             rough = Roughness(graph, base * edge_weights(similar, square, settings.degrees), settings.epsilon)
         if progress:
             progress((turn + 1) / (settings.turns + 4))
-    fitted = SmoothFit(x, torch.zeros_like(x), x.new_zeros(*x.shape, 0), x.new_zeros(0), strength[:, kind], rough, effective, coarse, history)
+    fitted = SmoothFit(
+        x, torch.zeros_like(x), x.new_zeros(*x.shape, 0), x.new_zeros(0), strength[:, kind], rough, effective, coarse, history
+    )
     return finish(linearise, fitted, settings, z)
 
 

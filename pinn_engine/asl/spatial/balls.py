@@ -27,13 +27,15 @@ class Balls:
     def forward(self, values: np.ndarray) -> np.ndarray:
         """Transforms (N, …) of values (V, N)."""
         volume = np.zeros((values.shape[1], *self.shape), values.dtype)
-        volume[(slice(None), *self.index)] = values.T
+        i, j, k = self.index
+        volume[:, i, j, k] = values.T
         return fft.rfftn(volume, axes=(1, 2, 3))
 
     def total(self, transformed: np.ndarray, ball: int) -> np.ndarray:
         """(V, N) sums over ball number `ball`, from `forward`; as precise as the values that were transformed."""
         volume = fft.irfftn(transformed * self.kernels[ball].astype(transformed.dtype), self.shape, axes=(1, 2, 3))
-        return volume[(slice(None), *self.index)].T
+        i, j, k = self.index
+        return volume[:, i, j, k].T
 
     def spread(self, values: np.ndarray, ball: int) -> np.ndarray:
         """(V, N): each voxel's value laid over the ball around it."""

@@ -65,7 +65,9 @@ def fit_spatial(plan: Plan, scan: Scan, tissue: Tissue, level: float, progress: 
     smooth = replace(smooth, variance=with_foci(smooth, foci.variance, search.lack_of_fit(smooth)))
     solution = as_solution(model, smooth)
     sd = solution.std("att").numpy()
-    disagreement = (pooled_att.numpy() - solution.values["att"].numpy()) / np.maximum(np.hypot(sd, float(model.att[1] - model.att[0])), 1e-6)
+    disagreement = (pooled_att.numpy() - solution.values["att"].numpy()) / np.maximum(
+        np.hypot(sd, float(model.att[1] - model.att[0])), 1e-6
+    )
     return SpatialFit(solution, tissue, smooth, foci, disagreement, _status(model, solution), model.flow.numpy())
 
 

@@ -131,7 +131,8 @@ class FocusSearch:
         evidence = self._evidence(smooth, offset)
         prior = float(np.log(expected / self.count))
         weights = [[np.exp(np.minimum(e.log.astype(float) + prior, LARGEST_LOG)) for e in row] for row in evidence]
-        near = 1 + self.balls.spread(sum(w for row in weights for w in row)[:, None], len(RADII))[:, 0].clip(min=0)
+        together = np.sum([w for row in weights for w in row], axis=0)
+        near = 1 + self.balls.spread(together[:, None], len(RADII))[:, 0].clip(min=0)
         mean, second = np.zeros((2, len(near)), np.float32), np.zeros((2, len(near)), np.float32)
         probability = np.zeros(len(near), np.float32)
         for support, row, weight in zip(self.supports, evidence, weights, strict=True):

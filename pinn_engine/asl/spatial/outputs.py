@@ -12,7 +12,18 @@ from ..result import ExtraVolume, PerfusionFit
 from .fit import DISAGREES, SpatialFit
 
 SURE = 0.5  # probability above which a region is listed
-COLUMNS = ("x_mm", "y_mm", "z_mm", "voxels", "volume_mm3", "cbf_change", "cbf_change_std", "att_change_s", "att_change_std_s", "probability")
+COLUMNS = (
+    "x_mm",
+    "y_mm",
+    "z_mm",
+    "voxels",
+    "volume_mm3",
+    "cbf_change",
+    "cbf_change_std",
+    "att_change_s",
+    "att_change_std_s",
+    "probability",
+)
 
 
 def add_spatial(fit: PerfusionFit, c: Curves, joint: SpatialFit) -> PerfusionFit:
@@ -26,7 +37,9 @@ def add_spatial(fit: PerfusionFit, c: Curves, joint: SpatialFit) -> PerfusionFit
 
     status = fit.status.copy()
     status[c.voxels] = joint.status
-    about = "Arrival time of the pooled start less that of the fit, in standard deviations; beyond 2 a late or early region may be flattened"
+    about = (
+        "Arrival time of the pooled start less that of the fit, in standard deviations; beyond 2 a late or early region may be flattened"
+    )
     extras = dict(fit.extras)
     extras["disagreement"] = ExtraVolume("desc-disagreement_att", volume(np.clip(joint.disagreement, -20, 20)), about, "1")
     if joint.tissue.known:

@@ -1,0 +1,118 @@
+"""The joint spatial fit of a perfusion scan: what it must keep, what it must not invent. Phantoms of seeds that nothing was tuned on."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+import pytest
+
+from pinn_engine import asl
+from pinn_engine.asl.curves import curves
+from pinn_engine.asl.phantom.brain import GM, WM
+from pinn_engine.asl.spatial.balls import Balls
+from pinn_engine.asl.spatial.tissue import classify
+from pinn_engine.errors import InputError
+
+SHAPE, SPACING, SNR = (24, 30, 19), 6.0, 280.0  # the information of 3 mm at SNR 100
+
+
+@cache
+def phantom(seed: int = 310, **settings):
+    return asl.phantom(SHAPE, SPACING, seed, snr=settings.pop("snr", SNR), **settings)
+
+
+@cache
+def joint(seed: int = 310):
+    return asl.fit(phantom(seed).scan(), spatial=True)
+
+
+def test_better_than_voxelwise_in_both_tissues_and_maps_finite():
+    p, alone = phantom(), asl.fit(phantom().scan(t1_map=True))
+    for tissue in (GM, WM):
+        where = p.tissue == tissue
+        for name, truth in (("cbf", p.cbf), ("att", p.att)):
+            error = [np.median(np.abs(f.maps[name].value - truth)[where]) for f in (joint(), alone)]
+            assert error[0] < 0.6 * error[1]
+    assert all(np.isfinite(m.value).all() and np.isfinite(m.std).all() for m in joint().maps.values())
+
+
+def test_intervals_cover_in_grey_matter():
+    p = phantom()
+    where = p.tissue == GM
+    for name, truth in (("cbf", p.cbf), ("att", p.att)):
+        one = joint().maps[name]
+        assert 0.85 <= np.mean((np.abs(one.value - truth) < 1.96 * one.std)[where]) <= 1.0
+
+
+def test_large_focus_keeps_its_contrast():
+    """The 14 mm focus has an expected z far above 5 here."""
+    p, cbf = phantom(), joint().maps["cbf"].value
+    inside = (p.lesion == 1) & (p.tissue == GM)
+    without = p.cbf[inside] / (1 + p.lesions[0].contrast)
+    assert (cbf[inside] - without).sum() / (p.cbf[inside] - without).sum() > 0.6
+
+
+def test_voxels_without_data_go_to_the_tissue_mean_and_say_so():
+    p = phantom(311, lesions=False)
+    rng = np.random.default_rng(0)
+    scan, hole = p.scan(), np.zeros(SHAPE, bool)
+    hole[8:16, 12:20, 8:13] = True
+    noise = rng.standard_normal(scan.difference.shape).astype(np.float32) * 40 * p.noise_sd
+    fit = asl.fit(replace(scan, difference=np.where(hole[..., None], scan.difference + noise, scan.difference)), spatial=True)
+    for tissue in (GM, WM):
+        inside, outside = hole & (p.tissue == tissue), ~hole & (p.tissue == tissue)
+        typical = np.median(fit.maps["cbf"].value[outside])
+        assert (
+            np.percentile(np.abs(fit.maps["cbf"].value[inside] - typical), 90) < 0.5 * typical
+        )  # noise alone would be 40 times the signal
+    assert np.median(fit.maps["cbf"].std[hole & p.mask]) > np.median(fit.maps["cbf"].std[~hole & p.mask])
+
+
+def test_same_scan_same_maps_and_spatial_off_changes_nothing():
+    p = asl.phantom((14, 16, 11), 10.0, 312)
+    first, second = (asl.fit(p.scan(), spatial=True) for _ in range(2))
+    assert all(np.array_equal(first.maps[n].value, second.maps[n].value) for n in ("cbf", "att"))
+    off, default = asl.fit(p.scan(), spatial=False), asl.fit(p.scan())
+    assert all(np.array_equal(off.maps[n].value, default.maps[n].value) for n in ("cbf", "att"))
+    assert off.settings == default.settings
+    assert not off.extras
+
+
+def test_files_of_the_joint_fit(tmp_path):
+    names = {path.name for path in joint().save(tmp_path)}
+    wanted = ("desc-focus_probseg.nii.gz", "desc-focus_probseg.tsv", "desc-tissue_dseg.nii.gz", "desc-disagreement_att.nii.gz")
+    assert {f"sub-01_{name}" for name in wanted} <= names
+    assert (tmp_path / "sub-01_desc-focus_probseg.tsv").read_text().startswith("x_mm\ty_mm\tz_mm\tvoxels")
+
+
+def test_tissue_from_m0_and_signal():
+    p = phantom()
+    c = curves(p.scan())
+    found = classify(c, p.scan().m0[c.voxels], None, np.stack(c.voxels, axis=1) * SPACING)
+    assert found.known
+    assert np.mean(found.share.argmax(axis=1) + 1 == p.tissue[c.voxels]) > 0.98
+    assert not classify(c, None, None, np.stack(c.voxels, axis=1) * SPACING).known
+
+
+def test_ball_sums_equal_direct_sums():
+    rng = np.random.default_rng(1)
+    voxels = np.nonzero(rng.random((9, 8, 7)) < 0.7)
+    spacing = np.array([2.0, 3.0, 4.0])
+    values = rng.standard_normal((len(voxels[0]), 2))
+    balls = Balls(voxels, spacing, (3.5, 6.1))
+    place = np.stack(voxels, axis=1) * spacing
+    for ball, radius in enumerate(balls.radii):
+        near = np.linalg.norm(place[:, None] - place, axis=2) <= radius
+        assert np.allclose(balls.spread(values, ball), near @ values, atol=1e-9)
+
+
+def test_what_cannot_be_joint_is_refused_or_told():
+    p = asl.phantom((10, 12, 8), 14.0, 313)
+    with pytest.raises(InputError, match="--spatial fits cbf and att"):
+        asl.fit(p.scan(), unknown=("cbf", "att", "t1b"), spatial=True)
+    with pytest.raises(InputError, match="--network"):
+        asl.fit(p.scan(), network="mlp", spatial=True)
+    one = asl.phantom((10, 12, 8), 14.0, 313, plds=(1.8,))
+    assert any("by itself" in note for note in asl.fit(one.scan(), spatial=True).scan.notes)

@@ -1,0 +1,121 @@
+"""The joint smooth fit against dense algebra, and what it promises about strength and intervals."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from pinn_engine.core.coarse import CoarseSpace, hats
+from pinn_engine.core.roughness import Roughness, grid_neighbours
+from pinn_engine.core.smooth_fit import Posterior, SmoothSettings, fit_smooth
+
+SHAPE, SPACING = (7, 6, 5), np.array([2.0, 2.0, 3.0])
+
+
+def problem(seed: int = 0):
+    """A small anisotropic grid with random edges, information and strength."""
+    mask = np.ones(SHAPE, bool)
+    mask[0, 0] = False
+    graph = grid_neighbours(mask, SPACING)
+    g = torch.Generator().manual_seed(seed)
+    weight = graph.factor * (0.1 + torch.rand(2, len(graph.first), generator=g))
+    root = torch.randn(2, 2, graph.count, generator=g)
+    information = torch.einsum("fkv,gkv->fgv", root, root)
+    strength = (1 + 9 * torch.rand(2, graph.count, generator=g)) * 5
+    position = np.argwhere(mask) * SPACING / SPACING.min()
+    return graph, Roughness(graph, weight, 0.05), information, strength, CoarseSpace(hats(position, np.zeros(graph.count, int)))
+
+
+def dense(post: Posterior) -> torch.Tensor:
+    """(F V, F V) float64, column by column."""
+    f, v = post.strength.shape
+    return post.apply(torch.eye(f * v).reshape(f, v, f * v)).reshape(f * v, f * v).double()
+
+
+def test_solve_equals_dense_with_and_without_coarse_space():
+    graph, rough, information, strength, coarse = problem()
+    rhs = torch.randn(2, graph.count, 3, generator=torch.Generator().manual_seed(1))
+    for space in (coarse, None):
+        post = Posterior(information, strength, rough, SmoothSettings(tolerance=1e-5, max_iterations=2000), space)
+        h = dense(post)
+        assert torch.allclose(h, h.T, atol=1e-2)
+        exact = torch.linalg.solve(h, rhs.reshape(-1, 3).double()).reshape(rhs.shape)
+        assert torch.linalg.norm(post.solve(rhs) - exact) < 2e-3 * torch.linalg.norm(exact)
+
+
+def test_preconditioner_is_symmetric_and_needs_few_iterations():
+    graph, rough, information, strength, coarse = problem()
+    post = Posterior(information, strength, rough, SmoothSettings(tolerance=1e-3), coarse)
+    eye = torch.eye(2 * graph.count).reshape(2, graph.count, -1)
+    m = post.precondition(eye).reshape(2 * graph.count, -1).double()
+    assert torch.allclose(m, m.T, atol=1e-4 * float(m.abs().max()))
+    assert float(torch.linalg.eigvalsh(0.5 * (m + m.T)).min()) > 0
+    post.solve(torch.randn(2, graph.count, 1, generator=torch.Generator().manual_seed(2)))
+    assert post.iterations < 40
+
+
+def test_block_diagonal_and_sample_covariance_are_those_of_the_dense_inverse():
+    _, rough, information, strength, coarse = problem()
+    post = Posterior(information, strength, rough, SmoothSettings(tolerance=1e-5, max_iterations=500), coarse)
+    h = dense(post)
+    assert torch.allclose(rough.diagonal(strength).reshape(-1).double(), (h - dense_information(information)).diagonal(), rtol=1e-3)
+    z, rhs = post.sample(400)
+    found = post.covariance(z, rhs).diagonal(dim1=0, dim2=1).T.reshape(-1).double()
+    exact = torch.linalg.inv(h).diagonal()
+    assert abs(float((found / exact).mean()) - 1) < 0.03
+
+
+def dense_information(information: torch.Tensor) -> torch.Tensor:
+    v = information.shape[2]
+    out = torch.zeros(2 * v, 2 * v, dtype=torch.float64)
+    for f in range(2):
+        for g in range(2):
+            out[f * v : (f + 1) * v, g * v : (g + 1) * v] = torch.diag(information[f, g].double())
+    return out
+
+
+def smooth_truth(noise: float, seed: int):
+    """One field of one wave on a grid, seen with noise: graph, coarse space, truth, data."""
+    mask = np.ones((14, 14, 10), bool)
+    graph = grid_neighbours(mask, np.ones(3))
+    at = np.argwhere(mask)
+    truth = torch.as_tensor(np.sin(at @ np.array([0.35, 0.2, 0.25])), dtype=torch.float32)
+    data = truth + noise * torch.randn(len(truth), generator=torch.Generator().manual_seed(seed))
+    return graph, CoarseSpace(hats(at.astype(float), np.zeros(len(at), int))), truth, data
+
+
+def fit_one(noise: float, seed: int, seen: torch.Tensor | None = None):
+    graph, coarse, truth, data = smooth_truth(noise, seed)
+    precision = torch.full_like(truth, noise**-2) if seen is None else seen * noise**-2
+
+    def linearise(x):
+        away = x[0] - data
+        return (precision * away).unsqueeze(0), precision.reshape(1, 1, -1), 0.5 * precision * away**2
+
+    kind = torch.zeros(graph.count, dtype=torch.long)
+    alike = torch.ones(len(graph.first))
+    settings = SmoothSettings(degrees=None)
+    return fit_smooth(linearise, graph, alike, kind, torch.zeros(1, graph.count), settings, coarse), truth, data
+
+
+def test_a_smooth_field_is_recovered_better_than_voxelwise_with_intervals_that_cover():
+    inside = []
+    for seed in (300, 301):
+        found, truth, data = fit_one(1.0, seed)
+        error = found.x[0] - truth
+        assert float(error.square().mean()) < 0.1 * float((data - truth).square().mean())
+        inside.append(float((error.abs() < 1.96 * found.variance[0, 0].sqrt()).float().mean()))
+    assert 0.85 < np.mean(inside) <= 1.0
+
+
+def test_where_there_are_no_data_the_interval_is_wide_and_results_are_reproducible():
+    graph, *_ = smooth_truth(1.0, 302)
+    seen = torch.ones(graph.count)
+    seen[:700] = 0  # five slabs of the first axis
+    found, truth, _ = fit_one(1.0, 302, seen)
+    sd = found.variance[0, 0].sqrt()
+    assert float(sd[:140].mean()) > 2 * float(sd[840:].mean())
+    assert float(((found.x[0] - truth)[:700].abs() < 2.5 * sd[:700]).float().mean()) > 0.8
+    again, *_ = fit_one(1.0, 302, seen)
+    assert torch.equal(found.x, again.x)
+    assert torch.equal(found.variance, again.variance)
