@@ -232,9 +232,7 @@ def test_the_solver_finds_the_minimum_of_data_and_graph():
     found = LevenbergMarquardt(relative=1e-13).solve(problem, start, graph)
     torch.testing.assert_close(found.theta, expected, rtol=1e-5, atol=1e-6)
     assert found.status.tolist() == [Status.CONVERGED] * 20
-    torch.testing.assert_close(
-        found.cost, (0.5 * problem.residual(found.theta).square().sum() + graph.energy(found.theta)[0].sum()).expand(20)
-    )
+    torch.testing.assert_close(found.cost, (0.5 * problem.residual(found.theta).square().sum() + graph.energy(found.theta)[0].sum()).expand(20))
 
 
 def test_adam_finds_it_too():
