@@ -1,7 +1,7 @@
-"""The perfusion model of all voxels at once: fields are relative flow m and arrival shift d, f = s (1 + m), ATT = D + d.
+"""The perfusion model of all voxels at once: fields are relative flow m and arrival shift d, f = F + s m, ATT = D + d.
 
-s and D are what the voxel's tissue has on the average, so that both fields are without unit (m) or in seconds (d), about zero, and smooth
-across a tissue. Predictions come from the plan's tables on its arrival grid, linear in between.
+F and D are what the voxel's tissue has on the average; s = F except in fluid, whose F is about 0. So both fields, m without unit and d in
+seconds, are about zero and smooth across a tissue. Predictions come from the plan's tables on its arrival grid, linear in between.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class BrainModel:
         self.grid, self.att = plan.tables.grid.float().cpu(), plan.att.float()
         self.slope = torch.gradient(self.grid, spacing=float(self.att[1] - self.att[0]), dim=1)[0]
         self.group = plan.group if self.grid.shape[0] > 1 else torch.zeros_like(plan.group)
-        self.flow, self.arrival = torch.ones(len(rows)), torch.full((len(rows),), plan.att_fixed)
+        self.flow, self.mean, self.arrival = torch.ones(len(rows)), torch.ones(len(rows)), torch.full((len(rows),), plan.att_fixed)
 
     def pooled_scores(self) -> tuple[Tensor, Tensor]:
         """(V, A) data against prediction, and information on the flow, at each arrival time of the grid."""
@@ -52,9 +52,10 @@ class BrainModel:
         best = gain.argmax(dim=1, keepdim=True)
         flow, att = (a / b.clamp_min(1e-12)).gather(1, best).squeeze(1), self.att[best.squeeze(1)]
         att[2] = att[0] if share[:, 0].sum() > 0 else att[2]
-        flow = flow.maximum(LEAST_FLOW * flow.max().clamp_min(1e-6))
-        flow[2] = min(float(flow[2]), 0.2 * float(flow[:2].max()))
-        self.flow, self.arrival = share @ flow, share @ att
+        most = float(flow[:2].max().clamp_min(1e-6))
+        flow = torch.stack([flow[0], flow[1], flow[2].clamp(0, LEAST_FLOW * most)])
+        self.mean, self.arrival = share @ flow, share @ att
+        self.flow = share @ flow.clamp_min(LEAST_FLOW * most)
 
     def start(self, cross: Tensor, total: Tensor) -> tuple[Tensor, Tensor]:
         """Fields (2, V) from scores pooled over neighbours, and that arrival time (V,)."""
@@ -62,12 +63,12 @@ class BrainModel:
         best = (0.5 * cross.clamp_min(0) ** 2 / total.clamp_min(1e-12) + near).argmax(dim=1, keepdim=True)
         att = self.att[best.squeeze(1)]
         flow = (cross / total.clamp_min(1e-12)).gather(1, best).squeeze(1)
-        m = (flow / self.flow - 1).clamp(-0.9, 3.0)
+        m = ((flow - self.mean) / self.flow).clamp(-0.9, 3.0)
         return torch.stack([m, att - self.arrival]), att
 
     def physical(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Flow and arrival time (V,) of fields (2, V), within the range of the model."""
-        return self.flow * (1 + x[0].clamp(LOWEST, HIGHEST)), (self.arrival + x[1]).clamp(float(self.att[0]), float(self.att[-1]))
+        return self.mean + self.flow * x[0].clamp(LOWEST, HIGHEST), (self.arrival + x[1]).clamp(float(self.att[0]), float(self.att[-1]))
 
     def linearise(self, x: Tensor) -> Linearised:
         flow, att = self.physical(x)

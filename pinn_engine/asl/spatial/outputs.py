@@ -11,7 +11,7 @@ from ..curves import Curves
 from ..result import ExtraVolume, PerfusionFit
 from .fit import DISAGREES, SpatialFit
 
-SURE = 0.5  # probability above which a region is listed
+SURE, SMALLEST = 0.5, 137.0  # probability above which a region is listed; mm3, the smallest ball that is looked for
 COLUMNS = (
     "x_mm",
     "y_mm",
@@ -68,6 +68,8 @@ def list_foci(fit: PerfusionFit, c: Curves, joint: SpatialFit, probability: np.n
     rows: list[dict[str, object]] = []
     for number in range(1, count + 1):
         inside = at == number
+        if inside.sum() * volume < SMALLEST:
+            continue
         weight = joint.foci.probability[inside].astype(float)
         centre = np.average(np.stack(c.voxels, axis=1)[inside], axis=0, weights=weight)
         place = affine[:3, :3] @ centre + affine[:3, 3]
