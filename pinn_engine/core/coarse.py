@@ -7,54 +7,56 @@ The coarse space of the cycle is hat functions on a wide grid, one set for each 
 
 from __future__ import annotations
 
-import warnings
+import itertools
 
-import numpy as np
 import torch
-from scipy import sparse
 from torch import Tensor
+
+from .roughness import csr
 
 MOST, NODES_EACH = 1200, 30  # broad functions at most, and nodes to each: their dense matrix is the only one here, and stays small
 LEAST_PITCH = 3.0  # nodes
 CHEBYSHEV, DEGREE = (0.25, 2.0), 3  # part of the spectrum that smoothing is for
 
 
-def hats(position: np.ndarray, kind: np.ndarray) -> sparse.csr_matrix:
-    """(V, J) trilinear hats at nodes `position` (V, 3), in units of the shortest edge, one set a `kind` (V,); J <= MOST."""
+def hats(position: Tensor, kind: Tensor) -> Tensor:
+    """(V, J) sparse: trilinear hats at nodes `position` (V, 3), in units of the shortest edge, one set a `kind` (V,); J <= MOST."""
     pitch, most = LEAST_PITCH, max(min(MOST, len(kind) // NODES_EACH), 1)
     for _ in range(60):
-        made = _hats(position, kind, pitch)
-        if made.shape[1] <= most:
+        node, column, weight = _hats(position, kind, pitch)
+        count = int(column.max()) + 1
+        if count <= most:
             break
-        pitch *= max((made.shape[1] / most) ** (1 / 3), 1.05)
-    return made
+        pitch *= max((count / most) ** (1 / 3), 1.05)
+    order = torch.argsort(node * count + column)
+    return csr(node[order], column[order], weight[order].float(), (len(kind), count))
 
 
-def _hats(position: np.ndarray, kind: np.ndarray, pitch: float) -> sparse.csr_matrix:
-    place = (position - position.min(axis=0)) / pitch
-    low = np.floor(place).astype(np.int64)
-    part = place - low
-    size = low.max(axis=0) + 2
-    rows, columns, values = [], [], []
-    for corner in np.ndindex(2, 2, 2):
-        at = low + corner
-        weight = np.prod(np.where(corner, part, 1 - part), axis=1)
+def _hats(position: Tensor, kind: Tensor, pitch: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Node, column and value of every entry; hats that no node lies well under are left out."""
+    place = (position - position.amin(dim=0)) / pitch
+    low = place.floor().long()
+    part, size = place - low, low.amax(dim=0) + 2
+    columns, weights = [], []
+    for corner in itertools.product((0, 1), repeat=3):
+        at, up = low + torch.tensor(corner), torch.tensor(corner, dtype=torch.bool)
+        weights.append(torch.where(up, part, 1 - part).prod(dim=1))
         columns.append(((at[:, 0] * size[1] + at[:, 1]) * size[2] + at[:, 2]) * (int(kind.max()) + 1) + kind)
-        values.append(weight)
-        rows.append(np.arange(len(place)))
-    row, value = np.concatenate(rows), np.concatenate(values)
-    _, column = np.unique(np.concatenate(columns), return_inverse=True)
-    full = sparse.csr_matrix((value.astype(np.float32), (row, column.reshape(-1))), shape=(len(place), int(column.max()) + 1))
-    weighty = np.asarray(full.power(2).sum(axis=0)).ravel() > 1e-3  # functions that no node lies under have no matrix entry
-    return full[:, np.flatnonzero(weighty)].tocsr()
+    node, weight = torch.arange(len(place)).repeat(8), torch.cat(weights)
+    column = torch.unique(torch.cat(columns), return_inverse=True)[1]
+    mass = torch.zeros(int(column.max()) + 1, dtype=weight.dtype).index_add_(0, column, weight**2)
+    kept = mass[column] > 1e-3
+    return node[kept], torch.unique(column[kept], return_inverse=True)[1], weight[kept]
 
 
 class CoarseSpace:
-    """P (V, J), hats on a wide grid."""
+    """P (V, J), hats on a wide grid, and its transpose."""
 
-    def __init__(self, basis: sparse.csr_matrix):
-        self.basis = basis
-        self.down, self.up = _torch(basis.T.tocsr()), _torch(basis)
+    def __init__(self, basis: Tensor):
+        self.up = basis
+        rows = torch.repeat_interleave(torch.arange(basis.shape[0]), basis.crow_indices().diff())
+        order = torch.argsort(basis.col_indices() * basis.shape[0] + rows)
+        self.down = csr(basis.col_indices()[order], rows[order], basis.values()[order], (basis.shape[1], basis.shape[0]))
 
 
 class TwoLevel:
@@ -62,11 +64,12 @@ class TwoLevel:
 
     def __init__(self, matrix: Tensor, shift: Tensor, coarse: CoarseSpace):
         self.matrix, self.shift, self.coarse = matrix, shift.unsqueeze(1), coarse
-        size = (matrix.shape[0], matrix.shape[1])
-        indices, starts = matrix.col_indices().numpy(), matrix.crow_indices().numpy()
-        r = sparse.csr_matrix((matrix.values().numpy(), indices, starts), shape=size) + sparse.diags(shift.numpy())
-        self.root = torch.as_tensor(1 / r.diagonal().astype(np.float32)).unsqueeze(1)
-        small = torch.as_tensor((coarse.basis.T @ (r @ coarse.basis)).toarray()).float()
+        rows = torch.repeat_interleave(torch.arange(matrix.shape[0]), matrix.crow_indices().diff())
+        on = rows == matrix.col_indices()
+        values = matrix.values() + torch.where(on, shift[rows], 0.0)
+        shifted = csr(rows, matrix.col_indices(), values, (matrix.shape[0], matrix.shape[1]))
+        self.root = (1 / values[on]).unsqueeze(1)
+        small = (coarse.down @ (shifted @ coarse.up)).to_dense()
         small.diagonal().add_(1e-6 * small.diagonal().mean())
         self.small = torch.cholesky_inverse(torch.linalg.cholesky(small))
 
@@ -91,14 +94,3 @@ class TwoLevel:
             step = new * rho * step + (2 * new / half) * (self.root * (r - self._apply(x)))
             x, rho = x + step, new
         return x
-
-
-def _torch(matrix: sparse.csr_matrix) -> Tensor:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # sparse CSR is announced as beta
-        return torch.sparse_csr_tensor(
-            torch.as_tensor(matrix.indptr.astype(np.int64)),
-            torch.as_tensor(matrix.indices.astype(np.int64)),
-            torch.as_tensor(matrix.data.astype(np.float32)),
-            matrix.shape,
-        )

@@ -10,7 +10,6 @@ import warnings
 from dataclasses import dataclass
 from functools import cached_property
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -28,30 +27,37 @@ class Neighbours:
 
     @cached_property
     def layout(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Row starts, columns and the order that sorts (edges, edges reversed, diagonal) into CSR."""
+        """Rows, columns and the order that sorts (edges, edges reversed, diagonal) into CSR."""
         nodes = torch.arange(self.count)
         row, column = torch.cat([self.first, self.second, nodes]), torch.cat([self.second, self.first, nodes])
         order = torch.argsort(row * self.count + column)
-        starts = torch.cat([torch.zeros(1, dtype=torch.long), torch.bincount(row, minlength=self.count).cumsum(0)])
-        return starts, column[order], order
+        return row[order], column[order], order
 
     def degree(self, weight: Tensor) -> Tensor:
         """(V,) the sum of the weights (E,) of each node's edges."""
         return weight.new_zeros(self.count).index_add_(0, self.first, weight).index_add_(0, self.second, weight)
 
 
-def grid_neighbours(mask: np.ndarray, spacing: np.ndarray) -> Neighbours:
+def grid_neighbours(mask: Tensor, spacing: Tensor) -> Neighbours:
     """Face neighbours inside `mask` (X, Y, Z); nodes in C order. An edge of length h weighs (shortest / h)^2, as a finite difference."""
-    number = np.full(mask.shape, -1, np.int64)
-    number[mask] = np.arange(int(mask.sum()))
+    number = torch.full(mask.shape, -1, dtype=torch.long)
+    number[mask] = torch.arange(int(mask.sum()))
     ends, factors = [], []
     for axis in range(3):
-        low, high = (np.take(number, range(*r), axis=axis) for r in ((0, mask.shape[axis] - 1), (1, mask.shape[axis])))
+        low, high = number.narrow(axis, 0, mask.shape[axis] - 1), number.narrow(axis, 1, mask.shape[axis] - 1)
         inside = (low >= 0) & (high >= 0)
-        ends.append(np.stack([low[inside], high[inside]]))
-        factors.append(np.full(ends[-1].shape[1], (float(np.min(spacing)) / float(spacing[axis])) ** 2, np.float32))
-    first, second = torch.as_tensor(np.concatenate(ends, axis=1))
-    return Neighbours(first, second, torch.as_tensor(np.concatenate(factors)), int(mask.sum()))
+        ends.append(torch.stack([low[inside], high[inside]]))
+        factors.append(torch.full((ends[-1].shape[1],), float(spacing.min() / spacing[axis]) ** 2))
+    first, second = torch.cat(ends, dim=1)
+    return Neighbours(first, second, torch.cat(factors), int(mask.sum()))
+
+
+def csr(row: Tensor, column: Tensor, values: Tensor, size: tuple[int, int]) -> Tensor:
+    """A sparse matrix from entries sorted by row and column."""
+    starts = torch.cat([torch.zeros(1, dtype=torch.long), torch.bincount(row, minlength=size[0]).cumsum(0)])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # sparse CSR is announced as beta
+        return torch.sparse_csr_tensor(starts, column, values, size, check_invariants=False)
 
 
 @dataclass(frozen=True)
@@ -65,15 +71,9 @@ class Roughness:
     @cached_property
     def matrices(self) -> list[Tensor]:
         """R of each field, (V, V) sparse CSR."""
-        starts, column, order = self.graph.layout
+        row, column, order = self.graph.layout
         size = (self.graph.count, self.graph.count)
-        made = []
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # sparse CSR is announced as beta
-            for w in self.weight:
-                values = torch.cat([-w, -w, self.graph.degree(w) + self.epsilon])[order]
-                made.append(torch.sparse_csr_tensor(starts, column, values, size, check_invariants=False))
-        return made
+        return [csr(row, column, torch.cat([-w, -w, self.graph.degree(w) + self.epsilon])[order], size) for w in self.weight]
 
     def apply(self, x: Tensor) -> Tensor:
         """(F, V, S) R x, field by field."""

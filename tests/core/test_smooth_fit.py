@@ -9,12 +9,12 @@ from pinn_engine.core.coarse import CoarseSpace, hats
 from pinn_engine.core.roughness import Roughness, grid_neighbours
 from pinn_engine.core.smooth_fit import Posterior, SmoothSettings, fit_smooth
 
-SHAPE, SPACING = (7, 6, 5), np.array([2.0, 2.0, 3.0])
+SHAPE, SPACING = (7, 6, 5), torch.tensor([2.0, 2.0, 3.0])
 
 
 def problem(seed: int = 0):
     """A small anisotropic grid with random edges, information and strength."""
-    mask = np.ones(SHAPE, bool)
+    mask = torch.ones(SHAPE, dtype=torch.bool)
     mask[0, 0] = False
     graph = grid_neighbours(mask, SPACING)
     g = torch.Generator().manual_seed(seed)
@@ -22,8 +22,14 @@ def problem(seed: int = 0):
     root = torch.randn(2, 2, graph.count, generator=g)
     information = torch.einsum("fkv,gkv->fgv", root, root)
     strength = (1 + 9 * torch.rand(2, graph.count, generator=g)) * 5
-    position = np.argwhere(mask) * SPACING / SPACING.min()
-    return graph, Roughness(graph, weight, 0.05), information, strength, CoarseSpace(hats(position, np.zeros(graph.count, int)))
+    position = torch.nonzero(mask) * SPACING / SPACING.min()
+    return (
+        graph,
+        Roughness(graph, weight, 0.05),
+        information,
+        strength,
+        CoarseSpace(hats(position, torch.zeros(graph.count, dtype=torch.long))),
+    )
 
 
 def dense(post: Posterior) -> torch.Tensor:
@@ -76,12 +82,12 @@ def dense_information(information: torch.Tensor) -> torch.Tensor:
 
 def smooth_truth(noise: float, seed: int):
     """One field of one wave on a grid, seen with noise: graph, coarse space, truth, data."""
-    mask = np.ones((14, 14, 10), bool)
-    graph = grid_neighbours(mask, np.ones(3))
-    at = np.argwhere(mask)
-    truth = torch.as_tensor(np.sin(at @ np.array([0.35, 0.2, 0.25])), dtype=torch.float32)
+    mask = torch.ones((14, 14, 10), dtype=torch.bool)
+    graph = grid_neighbours(mask, torch.ones(3))
+    at = torch.nonzero(mask).double()
+    truth = torch.sin(at @ torch.tensor([0.35, 0.2, 0.25]).double()).float()
     data = truth + noise * torch.randn(len(truth), generator=torch.Generator().manual_seed(seed))
-    return graph, CoarseSpace(hats(at.astype(float), np.zeros(len(at), int))), truth, data
+    return graph, CoarseSpace(hats(at, torch.zeros(len(at), dtype=torch.long))), truth, data
 
 
 def fit_one(noise: float, seed: int, seen: torch.Tensor | None = None):

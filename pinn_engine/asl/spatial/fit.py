@@ -74,12 +74,12 @@ def fit_spatial(plan: Plan, scan: Scan, tissue: Tissue, level: float, progress: 
 def graph_of(scan: Scan, c: Curves) -> Neighbours:
     used = np.zeros(scan.mask.shape, bool)
     used[c.voxels] = True
-    return grid_neighbours(used, scan.grid.spacing)
+    return grid_neighbours(torch.as_tensor(used), torch.as_tensor(scan.grid.spacing))
 
 
 def coarse_space(scan: Scan, c: Curves, tissue: Tissue) -> CoarseSpace:
     position = np.stack(c.voxels, axis=1) * scan.grid.spacing / scan.grid.spacing.min()
-    return CoarseSpace(hats(position, tissue.share.argmax(axis=1)))
+    return CoarseSpace(hats(torch.as_tensor(position), torch.as_tensor(tissue.share.argmax(axis=1))))
 
 
 def pooled_start(model: BrainModel, graph: Neighbours, alike: Tensor) -> tuple[Tensor, Tensor]:
