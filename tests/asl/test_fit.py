@@ -33,6 +33,7 @@ CLEAN = {
     "label durations": {"snr": None, **LONG_AND_SHORT},
 }
 
+
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("name", CLEAN)
 def test_noise_free_grey_matter_is_recovered(name, method):
@@ -368,7 +369,7 @@ def test_nothing_to_fit_is_an_error():
         fit(scan(np.ones((2, 2, 1, 2)), [1.0, 1.5]), unknown=("cbf", "att", "t1b"))
 
 
-NO_UNKNOWNS = pytest.mark.xfail(strict=True, reason="--unknown cbf --network mlp ends in RuntimeError: stack expects a non-empty TensorList")
+NO_UNKNOWNS = pytest.mark.xfail(strict=True, reason="--unknown cbf --network mlp ends in a RuntimeError: stack of nothing")
 
 
 @pytest.mark.parametrize(

@@ -159,6 +159,14 @@ def test_whitened_rows_have_the_covariance_of_noise_and_model_error():
         np.testing.assert_allclose(found, gls(p, voxel, level)[1], rtol=5e-3, atol=1e-4 * float(found.max()))
 
 
+def test_the_unit_of_model_error_is_the_typical_signal():
+    """e' + e/T' = q w has the stationary variance q^2 T'/2: at model error 1 that of a typical signal (90th percentile of the rms)."""
+    p = plan(few(20, t1_map=False))
+    t1 = 1 / (1 / 1.33 + 0.01 / 0.9)
+    assert p.equation_unit * np.sqrt(t1 / 2) == pytest.approx(p.c.amplitude, rel=1e-6)
+    assert p.c.amplitude == pytest.approx(np.percentile(np.sqrt((p.c.data**2).mean(axis=1)), 90), rel=1e-5)
+
+
 # --- the networks ----------------------------------------------------------------------------------------------------
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from pinn_engine.asl.phantom import make, write_bids
 from pinn_engine.cli import main
 from pinn_engine.files.grid import Grid
+from pinn_engine.files.output import OutputFolder
 
 SHAPE = (12, 14, 8)
 
@@ -24,8 +25,10 @@ def oblique() -> Grid:
 
 def write_scan(folder: Path, **made) -> dict[str, str]:
     """A phantom as BIDS; its files by name."""
-    phantom = make(SHAPE, seed=31, repeats=2, **made)
-    return {name: str(path) for name, path in write_bids(replace(phantom, grid=oblique()), folder).items()}
+    phantom = replace(make(SHAPE, seed=31, repeats=2, **made), grid=oblique())
+    paths = {name: str(path) for name, path in write_bids(phantom, folder).items()}
+    half = phantom.mask & (np.arange(SHAPE[0]) < 6)[:, None, None]
+    return paths | {"half": str(OutputFolder(folder).write_volume("half_mask.nii.gz", half, phantom.grid, labels=True))}
 
 
 def run(*arguments: object) -> int:
