@@ -131,8 +131,7 @@ def solve(plan: Plan, model_error: float, progress: Progress | None = None) -> S
         data, precision = plan.whitened(rows, plan.tables, level)
         unknowns = plan.unknowns()
         values = {"att": att, "t1b": torch.full_like(att, plan.t1b)}
-        theta = unknowns.internal(values) if unknowns.size else data.new_zeros(len(rows), 0)
-        return FlowProblem(plan.prediction(rows), data, precision, unknowns, plan.flow_sd), theta
+        return FlowProblem(plan.prediction(rows), data, precision, unknowns, plan.flow_sd), unknowns.internal(values)
 
     report = (lambda done: progress("fit", done)) if progress else None
     solver = NETWORK_SOLVER if networks else SOLVER

@@ -67,10 +67,7 @@ def networks(s, model_error: float = 0.1, **settings) -> tuple[NetworkProblem, t
     "case",
     [
         ("pcasl", {}),
-        pytest.param(
-            ("pcasl", {"unknown": ("cbf",)}),
-            marks=pytest.mark.xfail(strict=True, reason="--unknown cbf --network mlp: the start of no unknowns is stacked, RuntimeError"),
-        ),
+        ("pcasl", {"unknown": ("cbf",)}),
         ("pcasl", {"unknown": ("cbf", "att", "t1b")}),
         ("pasl", {"unknown": ("cbf", "att", "t1b")}),
         ("pasl", {"model": "simplified", "unknown": ("cbf", "att", "t1b")}),
@@ -97,7 +94,6 @@ def test_weights_of_a_network_problem(weights):
     torch.testing.assert_close(jacobian, plain, rtol=1e-8, atol=1e-9 * float(plain.abs().max()))
 
 
-@pytest.mark.xfail(strict=True, reason="linearise multiplies (B,) weights along the columns: an error, or wrong where B = P")
 def test_a_weight_that_differs_between_voxels():
     problem, theta, _ = networks(few(90))
     problem.weights = {"equation": torch.linspace(0, 2, len(theta)).double()}

@@ -20,7 +20,7 @@ def oblique() -> Grid:
     turn, c, s = np.eye(4), np.cos(0.2), np.sin(0.2)
     turn[:3, :3] = np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]]) @ np.diag([-14.0, 13.0, 14.0])
     turn[:3, 3] = [70, -80, -50]
-    return Grid(SHAPE, turn, 1, 4)
+    return Grid(SHAPE, turn, 3, 4)
 
 
 def write_scan(folder: Path, **made) -> dict[str, str]:
