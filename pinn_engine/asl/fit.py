@@ -85,6 +85,8 @@ def _settings(scan, unknown, model, method, network, model_error, device, seed, 
         raise InputError(scan.source, "--unknown must include cbf", found=",".join(wanted) or "nothing", fix="give e.g. --unknown cbf,att")
     if model_error is not None and not 0 < model_error <= 10:
         raise InputError(scan.source, "--model-error must be a fraction above 0", found=model_error, fix="give e.g. 0.05")
+    if not 0 <= seed < 2**63:
+        raise InputError(scan.source, "--seed is out of range", found=seed, fix="give a whole number from 0 to 2^63 - 1")
     acquisition = scan.acquisition
     delays = len(np.unique(np.stack([acquisition.pld, acquisition.label_duration]).round(6), axis=1).T)
     if delays < 2:
@@ -196,6 +198,8 @@ def _result(scan: Scan, plan: Plan, solution: Solution, model_error: float, note
             f"Without a T1 map one tissue T1 ({plan.group_t1[0]:.2f} s, grey matter) serves all voxels: white-matter CBF comes out "
             "about a third too low. Give --t1-map, or trust grey matter only."
         )
+    if "t1b" in solution.names and float(solution.std("t1b").median()) > PRIOR_DOMINATED * T1B_SD:
+        notes.append("These delays do not determine T1 of blood: its map and standard deviation are the prior's.")
     to_scanner = (1 / c.scale)[:, None]
     return PerfusionFit(
         scan=replace(scan, notes=tuple(notes)),

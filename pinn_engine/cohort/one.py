@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ class Task:
     read: Mapping[str, Any] = field(default_factory=dict)
     fit: Mapping[str, Any] = field(default_factory=dict)
     truth: Mapping[str, str] = field(default_factory=dict)
+    keep: bool = False  # hand the fit itself back in the outcome
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ class Outcome:
     summary: Mapping[str, Any] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
     detail: str = ""  # the traceback of a fault of ours
+    fit: Any = None  # the result in memory, where the task asks to keep it
 
 
 def run_one(task: Task, progress: Progress | None = None) -> Outcome:
@@ -87,13 +90,13 @@ def _perfusion(task: Task, folder, clock: dict[str, float], progress: Progress) 
     files.append(folder.write_text(f"{scan.prefix}_report.html", write_report(fit, truth or None)))
     end()
     message = f"{voxels:,} voxels in {sum(clock.values()):.1f} s; report: {files[-1]}"
-    return Outcome(DONE, message, tuple(str(f) for f in files), quality(fit), dict(clock))
+    return Outcome(DONE, message, tuple(str(f) for f in files), quality(fit), dict(clock), fit=fit if task.keep else None)
 
 
 def _log(task: Task, outcome: Outcome, folder) -> None:
     """Times and dates go to logs/ only, so that maps and tables of equal runs are equal bytes."""
     now = datetime.now(timezone.utc)
-    content = {"task": asdict(task), "outcome": asdict(outcome), "time": now.isoformat(timespec="seconds")}
+    content = {"task": asdict(task), "outcome": asdict(replace(outcome, fit=None)), "time": now.isoformat(timespec="seconds")}
     try:
         folder.write_json(f"logs/{now:%Y%m%dT%H%M%S%f}.json", _printable(content))
     except InputError:
@@ -105,4 +108,6 @@ def _printable(value: object) -> Any:
         return {str(k): _printable(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
         return [_printable(v) for v in value]
-    return value if isinstance(value, str | int | float | bool | None) and value == value else str(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value if isinstance(value, str | int | float | bool | None) else str(value)
