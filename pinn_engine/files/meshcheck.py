@@ -19,7 +19,10 @@ FLAT = 1e-9  # quality below which a cell has no size
 
 @dataclass(frozen=True)
 class Clean:
-    """`mesh` for the solver; `node` (N,): each input node's place in it (-1 = used by no cell); `cell` (M',): its cells' places in the input."""
+    """`mesh` for the solver, and where the input went.
+
+    `node` (N,): each input node's place in `mesh`, -1 where no cell uses it; `cell` (M',): each cell's place in the input.
+    """
 
     mesh: Mesh
     node: np.ndarray
