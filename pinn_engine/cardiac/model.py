@@ -72,9 +72,6 @@ class AlievPanfilov:
         return cls(a=a, b=a, k=K, mu1=mu1, mu2=mu2, eps=eps)
 
 
-BREAK_UP = AlievPanfilov(a=0.1, b=0.1, mu1=0.07)  # steep restitution: a spiral that does not stay whole (checked in tests/cardiac)
-
-
 def parse_parameters(pairs: Iterable[str], base: AlievPanfilov | None = None) -> AlievPanfilov:
     """`a=.02 b=.1` or `a=.02,b=.1` -> a model; each fault named."""
     base = base or AlievPanfilov()

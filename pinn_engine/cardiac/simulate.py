@@ -1,7 +1,7 @@
 """The reference simulator: Strang splitting of reaction (midpoint rule) and diffusion (stabilised Runge-Kutta), any mesh, CPU or GPU.
 
 Diffusion takes RKL2 steps (Meyer, Balsara & Aslam 2014, doi:10.1016/j.jcp.2013.08.021): explicit, second order, with as many stages as the
-mesh needs to be stable (about the root of what plain steps would cost), so that one sliver does not rule the step and nothing is factorised.
+mesh needs to be stable (about the root of what plain steps would cost), so that one sliver does not rule the step; nothing is factorised.
 """
 
 from __future__ import annotations
