@@ -89,7 +89,7 @@ def single_cell(model: AlievPanfilov, duration: float = 300.0, step: float = 0.0
 def duration_of_action(model: AlievPanfilov, level: float = 0.1) -> float:
     """Action potential duration of one cell: time above `level`, TU (31.5 for the defaults; 30 behind a planar wave)."""
     times, V, _ = single_cell(model)
-    over = np.flatnonzero(V < level)
+    over = np.flatnonzero(V - level < 0.0)
     return float(times[over[0]] if over.size else times[-1])
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -38,7 +39,7 @@ def read_movie(path: str | Path) -> Movie:
     if not path.is_file():
         raise InputError(path, "no such file", fix="check the path")
     try:
-        image = nib.load(path)
+        image: Any = nib.load(path)
         data = np.asarray(image.dataobj, dtype=np.float32)
     except Exception as fault:  # nibabel, gzip and zlib each raise their own for a damaged file
         raise InputError(
@@ -57,7 +58,7 @@ def read_movie(path: str | Path) -> Movie:
     affine = np.array(image.affine, float)
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-12:
         raise InputError(path, "has no usable geometry", found="a singular affine", fix="set voxel sizes in mm")
-    grid = Grid(tuple(data.shape[:3]), affine, int(header["qform_code"]), int(header["sform_code"]))  # type: ignore[arg-type]
+    grid = Grid(tuple(data.shape[:3]), affine, int(header["qform_code"]), int(header["sform_code"]))
     if not np.isfinite(data).any():
         raise InputError(path, "has no observed value", found="NaN everywhere", fix="check the export")
     return Movie(data, grid, step * scale, unit, start * scale, path.name)
