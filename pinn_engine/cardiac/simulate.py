@@ -100,7 +100,7 @@ class Stepper:
         self, model: AlievPanfilov, operator: Stiffness, step: float, stimuli: Sequence[Stimulus] = (), factor: Tensor | float = 1.0
     ):
         self.model, self.operator, self.step, self.factor = model, operator, step, factor
-        largest = operator.bound * float(torch.as_tensor(factor).max())
+        largest = operator.bound * float(torch.as_tensor(factor).detach().max())
         self.coefficients = rkl2_coefficients(stages_for(largest * step))
         self.stimuli = [(s, _indicator(s, operator.mass)) for s in stimuli]
 
