@@ -21,7 +21,7 @@ from ..files.mesh import Mesh
 from .fem import Diffusion, Stiffness, elements, stiffness, tensors
 from .model import AlievPanfilov
 
-MAX_STEP = 0.05  # TU; see tests/cardiac/test_simulate.py for what it costs
+MAX_STEP = 0.05  # TU: costs 0.06 % of the speed at D = 0.1, h = 0.1 (0.1 TU costs 0.3 %)
 MAX_STAGES = 400
 THRESHOLD = 0.5  # V that counts as activation
 
