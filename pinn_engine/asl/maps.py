@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import IntEnum
+
+from ..core.solution import Status
 
 
 @dataclass(frozen=True)
@@ -22,3 +25,20 @@ CBF = MapKind("cbf", "cbf", "desc-std_cbf", "Cerebral blood flow", "mL/100 g/min
 RELATIVE_CBF = MapKind("cbf", "desc-relative_cbf", "desc-std_cbf", "Relative perfusion (no M0)", "arbitrary", None, "inferno")
 ATT = MapKind("att", "att", "desc-std_att", "Arterial transit time", "s", (0.0, 2.5), "viridis")
 T1B = MapKind("t1b", "t1b", "desc-std_t1b", "T1 of arterial blood", "s", (1.2, 2.4), "cividis")
+
+
+class VoxelStatus(IntEnum):
+    """Status of a voxel beyond the solver's own (`core.Status`, 1 to 6)."""
+
+    OUTSIDE = 0
+    NOT_FINITE = Status.NOT_FINITE
+    NO_M0 = 7
+    PRIOR_DOMINATED = 8
+
+
+STATUS_MEANING: dict[int, str] = {
+    VoxelStatus.OUTSIDE: "Outside the mask.",
+    **{int(status): status.sentence for status in Status},
+    VoxelStatus.NO_M0: "M0 is zero or not usable here; nothing was fitted.",
+    VoxelStatus.PRIOR_DOMINATED: "The data say (almost) nothing about arrival time: it is the prior's.",
+}

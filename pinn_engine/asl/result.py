@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from os import PathLike
+from pathlib import Path
 
 import numpy as np
 
@@ -36,3 +38,10 @@ class PerfusionFit:
     fitted_std: np.ndarray  # (X, Y, Z, K) float32
     convergence: dict[str, list[float]] = field(default_factory=dict)  # "cost" per step (mean over voxels), "active" share per step
     settings: dict[str, object] = field(default_factory=dict)  # method, network, model error, noise, seed, device, …
+
+    def save(self, folder: str | PathLike[str]) -> list[Path]:
+        """Write maps, sidecars, curves and quality figures; returns the files. Raises InputError where the folder cannot be written."""
+        from ..files.output import OutputFolder
+        from .save import save
+
+        return save(self, OutputFolder(folder))

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from os import PathLike, fspath
 
 import numpy as np
 
+from ..errors import InputError
+from ..files import bids, nifti
 from ..files.grid import Grid
-from .acquisition import Acquisition
+from ..files.sidecar import Sidecar
+from . import mask as masks
+from . import volumes as volume_types
+from .acquisition import Acquisition, AcquisitionOptions, Sourced, build
+from .calibration import Series, calibrate
+
+MODELS = ("buxton", "simplified")
 
 
 @dataclass(frozen=True)
@@ -16,7 +27,8 @@ class Scan:
 
     `difference` (X, Y, Z, N) float32 is control - label, one volume a pair (or deltam volume), in scanner units, NaN kept.
     `m0` is equilibrium M0 of *blood* per voxel, (X, Y, Z) float32: tissue M0 (TR-corrected, scaled) / lambda, or the sidecar's M0Estimate;
-    None = no usable M0, so that perfusion is relative. `mask` (X, Y, Z) bool. `t1_tissue` (X, Y, Z) s where a map was given.
+    0 where it is not usable, so that the voxel cannot be fitted; None = no usable M0 at all, so that perfusion is relative.
+    `mask` (X, Y, Z) bool. `t1_tissue` (X, Y, Z) s where a map was given.
     """
 
     difference: np.ndarray
@@ -28,3 +40,185 @@ class Scan:
     m0: np.ndarray | None = None
     t1_tissue: np.ndarray | None = None
     notes: tuple[str, ...] = field(default_factory=tuple)  # plain sentences for the log and the report
+
+
+def read(
+    path: str | PathLike[str],
+    *,
+    m0: str | PathLike[str] | float | None = None,
+    mask: str | PathLike[str] | None = None,
+    t1_map: str | PathLike[str] | None = None,
+    m0_scale: float = 1.0,
+    options: AcquisitionOptions | None = None,
+    model: str = "buxton",
+) -> Scan:
+    """Read an ASL series (NIfTI, with its BIDS sidecar and aslcontext.tsv where they stand) into a scan that can be fitted.
+
+    `m0` is tissue M0: a number, an image, or "control" for the mean control; None takes what the sidecar says. `mask`, `t1_map` (s) are
+    images on the series' grid. `options` replace or override the sidecar. Raises InputError, one line, for anything that cannot be used.
+
+    >>> scan = read("sub-01_asl.nii.gz")  # doctest: +SKIP
+    """
+    path, options = fspath(path), options or AcquisitionOptions()
+    notes: list[str] = []
+    if model not in MODELS:
+        raise InputError(path, "--model is unknown", found=model, fix=f"give {' or '.join(MODELS)}")
+    data, grid = nifti.read(path, what="ASL series")
+    sidecar = bids.read_sidecar(path)
+    if not sidecar:
+        _refuse_missing_options(options, sidecar.home, path, model)
+    types, types_from = _types(path, data, options, notes)
+    volumes = data if data.ndim == 4 else data[..., None]
+    acquisition, differencing = build(sidecar, types, grid.shape, options, path, notes, model=model, types_from=types_from)
+    _check_total(sidecar, types, notes)
+    difference = _difference(volumes, differencing, path, notes)
+
+    t1_tissue = None if t1_map is None else _t1_map(t1_map, grid, acquisition, notes)
+    calibration = calibrate(
+        Series(path, volumes, types, grid, sidecar),
+        m0=m0,
+        m0_scale=m0_scale,
+        partition=_value(acquisition.partition),
+        t1_tissue=_value(acquisition.t1_tissue) if t1_tissue is None else t1_tissue,
+        notes=notes,
+    )
+    origins = {**acquisition.origins, **calibration.origins}
+    brain, origins["mask"] = _mask(mask, calibration.image, volumes, types, difference, grid, path, acquisition.slice_axis)
+    if t1_tissue is not None:
+        origins["t1_tissue"] = Sourced("map", "option --t1-map", "s")
+    _note_sign(difference, brain, notes)
+    _note_m0(calibration.m0, brain, notes, path)
+    return Scan(
+        difference=difference,
+        acquisition=dataclasses.replace(acquisition, origins=origins),
+        mask=brain,
+        grid=grid,
+        prefix=bids.prefix(path),
+        source=path.replace("\\", "/").rsplit("/", 1)[-1],
+        m0=calibration.m0,
+        t1_tissue=t1_tissue,
+        notes=tuple(notes),
+    )
+
+
+def _refuse_missing_options(options: AcquisitionOptions, home: str, path: str, model: str) -> None:
+    """Without a sidecar all of these are needed: name every missing one at once."""
+    pulsed = (options.labeling or "").strip().lower() == "pasl" or model == "simplified"
+    needed: list[tuple[str, object]] = [] if model == "simplified" else [("--labeling", options.labeling)]
+    if pulsed or options.labeling is None:
+        needed += [("--tis", options.tis), ("--bolus-duration", options.bolus_duration)] if pulsed else []
+        needed += [] if pulsed else [("--plds and --label-duration (PASL: --tis and --bolus-duration)", options.plds or options.tis)]
+    else:
+        needed += [("--plds", options.plds), ("--label-duration", options.label_duration)]
+    if options.volumes is None and bids.read_aslcontext(path) is None:
+        needed.append(("--volumes", None))
+    missing = [name for name, value in needed if value is None]
+    if missing:
+        sidecar = home.replace("\\", "/").rsplit("/", 1)[-1]
+        raise InputError(path, f"no BIDS sidecar ({sidecar}) and not all timings by option", fix=f"give {', '.join(missing)}")
+
+
+def _types(path: str, data: np.ndarray, options: AcquisitionOptions, notes: list[str]) -> tuple[list[str], str]:
+    """One BIDS volume type per volume, by --volumes or aslcontext.tsv, and the file to name in errors about them."""
+    count = data.shape[3] if data.ndim == 4 else 1
+    context = bids.read_aslcontext(path)
+    rows, file = (None, path) if context is None else (context[0], str(context[1]))
+    if data.ndim == 3 and (options.volumes or "".join(rows or [])) != "deltam":
+        shape = " x ".join(map(str, data.shape))
+        fix = "give the whole series; a single difference image needs --volumes deltam"
+        raise InputError(path, "ASL series must be 4-D (x, y, z, volume)", found=f"3-D ({shape})", fix=fix)
+    if options.volumes is not None:
+        checked = volume_types.from_rows(rows, file, count) if rows is not None and len(rows) == count else None
+        types = volume_types.from_option(options.volumes, count, checked, path)
+    elif rows is not None:
+        types = volume_types.from_rows(rows, file, count)
+    else:
+        fix = "add it, or give --volumes control-label, label-control or deltam"
+        raise InputError(path, f"no {bids.prefix(path)}_aslcontext.tsv says which volumes are control and label", fix=fix)
+    unused = [kind for kind in dict.fromkeys(types) if kind in ("noRF", "n/a", "cbf") or (kind == "deltam" and "label" in types)]
+    if unused:
+        notes.append(f"Volumes of type {', '.join(unused)} are not used.")
+    return types, path if options.volumes is not None else file
+
+
+def _difference(volumes: np.ndarray, differencing: volume_types.Differencing, path: str, notes: list[str]) -> np.ndarray:
+    """(X, Y, Z, N) float32 with NaN for what is not finite, which the fit leaves out."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        difference = differencing.apply(volumes)
+    broken = ~np.isfinite(difference)
+    if broken.any():
+        difference[broken] = np.nan
+        voxels = int(broken.any(axis=-1).sum())
+        notes.append(f"{int(broken.sum())} differences in {voxels} voxels are NaN or Inf and are left out.")
+    if broken.all():
+        raise InputError(path, "no control-label difference is finite", fix="check the control and label volumes")
+    if not np.any(difference, where=~broken):
+        raise InputError(path, "all control-label differences are zero", fix="check aslcontext.tsv or --volumes")
+    return difference
+
+
+def _t1_map(path: str | PathLike[str], grid: Grid, acquisition: Acquisition, notes: list[str]) -> np.ndarray:
+    """(X, Y, Z) float32 s; the scalar default where the map holds no possible T1."""
+    data, found = nifti.read(path, ndim=(3,), what="T1 map")
+    if not grid.matches(found):
+        raise InputError(path, "the T1 map must be on the grid of the ASL series", found=grid.difference(found), fix="resample it")
+    possible = np.isfinite(data) & (data > 0.05)
+    if not possible.any() or np.median(data[possible]) > 10:
+        typical = f"{np.median(data[possible]):g}" if possible.any() else "no value above 0.05"
+        raise InputError(path, "the T1 map must be in seconds (milliseconds?)", found=typical, fix="divide it by 1000")
+    possible &= data < 10
+    if not possible.all():
+        notes.append(f"The T1 map holds no possible value in {int((~possible).sum())} voxels: the default is used there.")
+    return np.where(possible, data, _value(acquisition.t1_tissue)).astype(np.float32)
+
+
+def _mask(
+    given: str | PathLike[str] | None,
+    m0: np.ndarray | None,
+    volumes: np.ndarray,
+    types: Sequence[str],
+    difference: np.ndarray,
+    grid: Grid,
+    path: str,
+    slice_axis: int,
+) -> tuple[np.ndarray, Sourced]:
+    """(X, Y, Z) bool and where it comes from."""
+    if given is not None:
+        return masks.read(given, grid), Sourced("given", "option --mask")
+    controls = np.flatnonzero(np.array(types) == "control")
+    if m0 is not None:
+        image, source = m0, "M0"
+    elif controls.size:
+        image, source = np.nan_to_num(volumes[..., controls]).mean(axis=-1), "mean control"
+    else:
+        image, source = np.abs(np.nan_to_num(difference).mean(axis=-1)), "mean absolute difference"
+    made = masks.make(image, grid, source, path, slice_axis=slice_axis, noisy=m0 is None and not controls.size)
+    return made, Sourced("made", f"made from the {source}")
+
+
+def _check_total(sidecar: Sidecar, types: Sequence[str], notes: list[str]) -> None:
+    total = sidecar.number("TotalAcquiredPairs")
+    found = list(types).count("label") or list(types).count("deltam")
+    if total is not None and total != found:
+        notes.append(f"TotalAcquiredPairs is {total:g}, but the series holds {found}: averages were taken or volumes are missing.")
+
+
+def _note_sign(difference: np.ndarray, brain: np.ndarray, notes: list[str]) -> None:
+    inside = difference[brain]
+    if np.isfinite(inside).any() and float(np.nanmedian(inside)) < 0:
+        notes.append("The median difference in the mask is negative: control and label may be swapped; check aslcontext.tsv or --volumes.")
+
+
+def _note_m0(m0: np.ndarray | None, brain: np.ndarray, notes: list[str], path: str) -> None:
+    if m0 is None:
+        return
+    bad = int((m0[brain] <= 0).sum())
+    if bad == int(brain.sum()):
+        raise InputError(path, "M0 is not usable in any voxel of the mask", fix="check that M0 and mask show the same brain")
+    if bad:
+        notes.append(f"M0 is zero, negative or tiny in {bad} voxels of the mask: they are not fitted.")
+
+
+def _value(sourced: Sourced) -> float:
+    assert isinstance(sourced.value, float)
+    return sourced.value

@@ -1,0 +1,52 @@
+"""The command line: `pinn-engine asl|phantom|demo …`."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from .. import __version__
+from ..errors import InputError
+
+STOPPED = 130  # as shells report a run ended by Ctrl-C
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong with a call in one line, exit 2."""
+
+    def error(self, message: str) -> NoReturn:
+        sys.stderr.write(f"error: {self.prog}: {message}; see {self.prog} --help\n")
+        raise SystemExit(2)
+
+
+def parser() -> Parser:
+    """All commands; each module adds its own."""
+    from . import demo, perfusion, phantom
+
+    top = Parser(prog="pinn-engine", description="Physics-informed neural networks that fit perfusion models to scans, with uncertainty.")
+    top.add_argument("--version", action="version", version=f"pinn-engine {__version__}")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for module in (perfusion, phantom, demo):
+        module.add(commands)
+    return top
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code: 0 done, 1 a fault of ours, 2 bad input or call, 130 stopped."""
+    signal.signal(signal.SIGTERM, _stop)
+    try:
+        call = parser().parse_args(arguments)
+        return call.run(call)
+    except InputError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+    except KeyboardInterrupt:
+        sys.stderr.write("stopped: files under their final names are whole; run again to finish\n")
+        return STOPPED
+
+
+def _stop(number: int, frame: object) -> NoReturn:
+    raise KeyboardInterrupt

@@ -1,0 +1,248 @@
+"""Fit a perfusion scan: the organ's one entry, `fit(scan, ...) -> PerfusionFit`."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .. import __version__
+from ..core import LevenbergMarquardt, Problem, Solution, Status, solve_in_chunks
+from ..errors import InputError
+from .curves import Curves, curves
+from .levels import LEAST_MODEL_ERROR, measured_noise, model_error_by_evidence
+from .maps import ATT, CBF, RELATIVE_CBF, STATUS_MEANING, T1B, VoxelStatus
+from .network import VoxelNetworks
+from .plan import ATT_PRIOR, FLOW_PRIOR, T1B_SD, Plan, Settings
+from .problems import FlowProblem
+from .result import ParameterMap, PerfusionFit
+from .scan import Scan
+
+Progress = Callable[[str, float], None]
+
+SOLVER = LevenbergMarquardt(steps=40, absolute=1e-5, smallest_step=1e-4)
+NETWORK_SOLVER = LevenbergMarquardt(steps=24, absolute=1e-3, smallest_step=1e-4)
+NETWORK_CHUNK = 2048  # a network's Jacobian is about a hundred times a curve's
+PRIOR_DOMINATED = 0.9  # posterior sd per prior sd above which the data have said nothing
+
+
+def fit(
+    scan: Scan,
+    *,
+    unknown: Sequence[str] = ("cbf", "att"),
+    model: str = "buxton",
+    method: str = "pinn",
+    network: str = "features",
+    model_error: float | None = None,
+    device: str = "auto",
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> PerfusionFit:
+    """CBF and arrival time of every voxel of the mask, with standard deviations.
+
+    `unknown`: "cbf" (always), "att" (needs two delays), "t1b" (s, one a voxel, under a prior of sd 0.1 s). `model`: "buxton" or
+    "simplified". `method`: "pinn" weighs the data against the kinetic equation, which may err by `model_error` (sd relative to the
+    scan's typical signal; None: by evidence, at least 5 %); "nlls" is the plain closed form without a prior on ATT. `network`: "features"
+    (shared features, output layer eliminated) or "mlp" (one network a voxel, all weights trained). `device`: "auto", "cpu", "cuda[:i]"
+    or "mps".
+
+    Raises InputError for unknown option values and where no voxel can be fitted.
+
+    >>> from pinn_engine import asl
+    >>> fit = asl.fit(asl.phantom((12, 14, 8)).scan())
+    >>> fit.maps["cbf"].value.shape
+    (12, 14, 8)
+    """
+    notes = list(scan.notes)
+    settings = _settings(scan, unknown, model, method, network, model_error, device, seed, notes)
+    c = curves(scan)
+    if len(c) == 0:
+        found = f"{int(scan.mask.sum())} voxels in the mask, none of them usable"
+        raise InputError(scan.source, "no voxel can be fitted", found=found, fix="check the mask, M0 and the image for NaN and zeros")
+    plan = Plan(c, scan, settings)
+    plan.c = measured_noise(plan)
+    level = 0.0
+    if method == "pinn":
+        by_evidence = model_error_by_evidence(plan)
+        level = max(by_evidence, LEAST_MODEL_ERROR) if model_error is None else model_error
+    solution = solve(plan, level, progress)
+    return _result(scan, plan, solution, level, notes)
+
+
+def _settings(scan, unknown, model, method, network, model_error, device, seed, notes: list[str]) -> Settings:
+    """Checked settings; one delay cannot tell arrival time, and the note says so."""
+    wanted = tuple(dict.fromkeys(name.strip().lower() for name in unknown if name.strip()))
+    _one_of(scan, "--model", model, ("buxton", "simplified"))
+    _one_of(scan, "--method", method, ("pinn", "nlls"))
+    _one_of(scan, "--network", network, ("features", "mlp"))
+    for name in wanted:
+        _one_of(scan, "--unknown", name, ("cbf", "att", "t1b"))
+    if "cbf" not in wanted:
+        raise InputError(scan.source, "--unknown must include cbf", found=",".join(wanted) or "nothing", fix="give e.g. --unknown cbf,att")
+    if model_error is not None and not 0 < model_error <= 10:
+        raise InputError(scan.source, "--model-error must be a fraction above 0", found=model_error, fix="give e.g. 0.05")
+    acquisition = scan.acquisition
+    delays = len(np.unique(np.stack([acquisition.pld, acquisition.label_duration]).round(6), axis=1).T)
+    if delays < 2:
+        wanted = ("cbf",)
+        notes.append(
+            "One delay cannot tell arrival time: CBF is by the consensus formula (T1 of tissue = T1 of blood), no ATT map is written."
+        )
+    elif delays < len(wanted) + 1 and "t1b" in wanted:
+        fix = "leave t1b out of --unknown"
+        raise InputError(scan.source, f"{delays} delays cannot determine {len(wanted)} unknowns", found=",".join(wanted), fix=fix)
+    if network == "mlp" and delays < 2:
+        notes.append("With one delay nothing but the flow is unknown: the shared-feature network is used.")
+        network = "features"
+    chunk = NETWORK_CHUNK if network == "mlp" and method == "pinn" else Settings.chunk
+    return Settings(wanted, model, method, network, model_error, resolve_device(device, scan.source), seed=seed, chunk=chunk)
+
+
+def _one_of(scan: Scan, option: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise InputError(scan.source, f"{option} is unknown", found=value, fix=f"give {' or '.join(allowed)}")
+
+
+def resolve_device(device: str, source: str = "--device") -> str:
+    """The torch device of "auto", "cpu", "cuda[:i]" or "mps"; InputError where it is not there."""
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError):
+        found = "CUDA with torch.cuda.device_count() = " + str(torch.cuda.device_count())
+        raise InputError(source, f"--device {device} cannot be used here", found=found, fix="give --device cpu or auto") from None
+    return device
+
+
+def solve(plan: Plan, model_error: float, progress: Progress | None = None) -> Solution:
+    """All voxels in chunks of bounded size, back in the order of `plan.c`."""
+    level = model_error * plan.equation_unit
+    networks = VoxelNetworks(plan) if uses_networks(plan.s) else None
+
+    def build(rows: Tensor) -> tuple[Problem, Tensor]:
+        start = plan.posterior(rows, plan.tables, level)
+        if networks:
+            return networks.problem(rows, level, start.best_att, start.best_flow)
+        data, precision = plan.whitened(rows, plan.tables, level)
+        unknowns = plan.unknowns()
+        values = {"att": start.best_att, "t1b": torch.full_like(start.best_att, plan.t1b)}
+        theta = unknowns.internal(values) if unknowns.size else data.new_zeros(len(rows), 0)
+        return FlowProblem(plan.prediction(rows), data, precision, unknowns, plan.flow_sd), theta
+
+    report = (lambda done: progress("fit", done)) if progress else None
+    solver = NETWORK_SOLVER if networks else SOLVER
+    solution = solve_in_chunks(solver, build, plan.order.split(plan.s.chunk), report)
+    return solution.take(torch.argsort(plan.order).to(solution.theta.device))
+
+
+def uses_networks(s: Settings) -> bool:
+    """True where every voxel has a network of its own."""
+    return s.method == "pinn" and s.network == "mlp"
+
+
+def fitted_curves(plan: Plan, solution: Solution, model_error: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Fitted data points (V, K), their sd (V, K), both in flow units, and the misfit (V,): rms of the whitened residual.
+
+    The curve is the network's where there is one: it lies between the closed form and the data, as far as the model error allows.
+    """
+    level = model_error * plan.equation_unit
+    shape = (len(plan.c), len(plan.c.times))
+    fitted, sd, misfit = np.zeros(shape, np.float32), np.zeros(shape, np.float32), np.zeros(shape[0], np.float32)
+    free = max(len(plan.c.times) - len(solution.names), 1)
+    for rows in plan.order.split(Settings.chunk):
+        at = rows.to(solution.theta.device)
+        data, precision = plan.whitened(rows, plan.tables, level)
+        cbf = solution.values["cbf"][at].unsqueeze(1)
+        att = solution.values["att"][at] if "att" in solution.values else torch.full_like(cbf[:, 0], plan.att_fixed)
+        t1b = solution.values["t1b"][at] if "t1b" in solution.values else torch.full_like(cbf[:, 0], plan.t1b)
+        signal, slopes = plan.prediction(rows)(att.unsqueeze(1), t1b.unsqueeze(1))
+        residual = data - cbf * signal
+        noise = torch.as_tensor(plan.c.noise[rows.numpy()]).to(data).unsqueeze(1)
+        curve = cbf * signal + (1 - (noise * precision) ** 2) * residual
+        columns = torch.stack([signal, *(cbf * slopes[name] for name in solution.names if name != "cbf")], dim=2)
+        back = plan.rows_of(rows, plan.tables.inverse).to(data)
+        columns = back.transpose(1, 2) @ columns
+        spread = ((columns @ solution.covariance[at].to(data)) * columns).sum(dim=2).clamp_min(0).sqrt()
+        fitted[rows.numpy()] = (curve.unsqueeze(1) @ back).squeeze(1).cpu().numpy()
+        sd[rows.numpy()] = spread.cpu().numpy()
+        misfit[rows.numpy()] = ((residual * precision).square().sum(dim=1) / free).sqrt().cpu().numpy()
+    return fitted, sd, misfit
+
+
+def _result(scan: Scan, plan: Plan, solution: Solution, model_error: float, notes: list[str]) -> PerfusionFit:
+    c, s = plan.c, plan.s
+    fitted, fitted_sd, misfit = fitted_curves(plan, solution, model_error)
+    status, maps = np.zeros(scan.mask.shape, np.uint8), {}
+    status[scan.mask] = VoxelStatus.NOT_FINITE
+    if scan.m0 is not None:
+        status[scan.mask & ~(scan.m0 > 0)] = VoxelStatus.NO_M0
+    status[c.voxels] = _voxel_status(plan, solution)
+    usable = solution.status.cpu().numpy() != Status.NOT_FINITE
+    kinds = {"cbf": CBF if scan.m0 is not None else RELATIVE_CBF, "att": ATT, "t1b": T1B}
+    widest = {"att": plan.att_max, "t1b": plan.t1b}  # sd of something bounded cannot exceed its range
+    for name in solution.names:
+        value, sd = solution.values[name].cpu().numpy(), solution.std(name).cpu().numpy()
+        maps[name] = ParameterMap(kinds[name], *(_volume(scan, c, x, usable) for x in (value, np.minimum(sd, widest.get(name, np.inf)))))
+    left_out = int(scan.mask.sum()) - len(c)
+    if left_out:
+        notes.append(f"{left_out} of {int(scan.mask.sum())} mask voxels were left out: their data are not finite or have no usable M0.")
+    if scan.t1_tissue is None and s.model == "buxton" and not plan.single:
+        notes.append(
+            f"Without a T1 map one tissue T1 ({plan.group_t1[0]:.2f} s, grey matter) serves all voxels: white-matter CBF comes out "
+            "about a third too low. Give --t1-map, or trust grey matter only."
+        )
+    to_scanner = (1 / c.scale)[:, None]
+    return PerfusionFit(
+        scan=replace(scan, notes=tuple(notes)),
+        maps=maps,
+        status=status,
+        status_meaning=STATUS_MEANING,
+        misfit=_volume(scan, c, misfit, usable),
+        pld=c.pld,
+        label_duration=c.label_duration,
+        repeats=c.repeats,
+        data=_volume(scan, c, c.data * to_scanner, usable),
+        fitted=_volume(scan, c, fitted * to_scanner, usable),
+        fitted_std=_volume(scan, c, fitted_sd * to_scanner, usable),
+        convergence=solution.history,
+        settings=_told(plan, solution, model_error),
+    )
+
+
+def _voxel_status(plan: Plan, solution: Solution) -> np.ndarray:
+    status = solution.status.cpu().numpy().copy()
+    if "att" in solution.names and plan.att_prior is not None:
+        silent = solution.std("att").cpu().numpy() > PRIOR_DOMINATED * float(plan.att_prior.sd)
+        status[silent & (status == Status.CONVERGED)] = VoxelStatus.PRIOR_DOMINATED
+    return status
+
+
+def _volume(scan: Scan, c: Curves, values: np.ndarray, usable: np.ndarray) -> np.ndarray:
+    """(X, Y, Z[, K]) float32 with 0 outside the mask and where nothing was fitted; always finite."""
+    volume = np.zeros(scan.mask.shape + values.shape[1:], np.float32)
+    kept = np.where(usable.reshape(-1, *[1] * (values.ndim - 1)), values, 0)
+    limit = float(np.finfo(np.float32).max)
+    volume[c.voxels] = np.clip(np.nan_to_num(kept, nan=0.0, posinf=limit, neginf=-limit), -limit, limit)
+    return volume
+
+
+def _told(plan: Plan, solution: Solution, model_error: float) -> dict[str, object]:
+    """How it was made, for sidecars and the report."""
+    c, s = plan.c, plan.s
+    told: dict[str, object] = {"method": s.method, "model": s.model, "unknown": list(solution.names), "seed": s.seed, "device": s.device}
+    if s.method == "pinn":
+        mean, sd = ATT_PRIOR[plan.labeling]
+        told |= {"network": s.network, "model_error": model_error, "model_error_origin": "evidence" if s.model_error is None else "option"}
+        told |= {"att_prior_mean": mean, "att_prior_sd": sd} if "att" in solution.names else {}
+    told |= {"t1b_prior_sd": T1B_SD} if "t1b" in solution.names else {}
+    told["flow_prior_sd"] = f"{FLOW_PRIOR:g} typical flows of the scan ({plan.flow_sd:.4g})"
+    told["noise_sd_median"] = float(np.median(c.noise / c.scale))
+    told["noise_origin"] = f"repeats ({c.degrees} degrees of freedom a voxel)" if c.degrees else "residuals of the closed form"
+    told["voxels"] = len(c)
+    told["pinn_engine"], told["torch"], told["python"] = __version__, torch.__version__, platform.python_version()
+    return told

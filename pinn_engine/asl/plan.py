@@ -1,0 +1,181 @@
+"""What all voxels of a scan have in common: settings, priors, units, and one table of predictions for each group of voxels."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..core import Fixed, Free, Gaussian, Unknowns
+from .arrival import GridPosterior, grid_posterior
+from .collocation import collocate, reduced_network
+from .curves import Curves
+from .kinetics import Kinetics, apparent_t1, kinetics
+from .problems import ClosedForm, FeatureNetwork
+from .scan import Scan
+
+ATT_PRIOR = {"PCASL": (1.3, 1.0), "CASL": (1.3, 1.0), "PASL": (0.7, 1.0)}  # mean, sd in s, as BASIL (doi:10.1109/TSP.2008.2005752)
+T1B_SD = 0.1  # s, BASIL's prior width for a fitted T1 of blood
+ATT_STEP = 0.05  # s between the starts
+SPACING = {"features": 0.075, "mlp": 0.2}  # s between collocation edges
+T1_CLASS = 0.01  # relative width of the classes in which the voxels of a T1 map share a table
+FLOW_PRIOR = 3.0  # sd of the flow prior, in typical flows of the scan
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to fit. `model_error`: sd of the equation's error relative to the typical signal; None = by evidence from the scan."""
+
+    unknown: tuple[str, ...] = ("cbf", "att")
+    model: str = "buxton"
+    method: str = "pinn"
+    network: str = "features"
+    model_error: float | None = None
+    device: str = "cpu"
+    dtype: torch.dtype = torch.float32
+    seed: int = 0
+    hidden: tuple[int, ...] = (6,)
+    activation: str = "tanh"
+    chunk: int = 8192
+
+
+@dataclass(frozen=True)
+class Tables:
+    """Per group of voxels (G): the rotation that whitens its data rows, the spread of model error, predictions on the arrival grid.
+
+    Closed form: the rotation is the root of the repeats, the spread is 0. Network: what is left when its output layer is eliminated.
+    """
+
+    rotation: Tensor  # (G, K, K)
+    inverse: Tensor  # (G, K, K) back from rotated rows to data
+    spread: Tensor  # (G, K)
+    grid: Tensor  # (G, A, K) predictions of unit flow
+    propagator: Tensor | None = None  # (G, M, K)
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> Tables:
+        """The same tables where and as precise as the fit wants them."""
+        propagator = None if self.propagator is None else self.propagator.to(device=device, dtype=dtype)
+        rotation, inverse, spread, grid = (t.to(device=device, dtype=dtype) for t in (self.rotation, self.inverse, self.spread, self.grid))
+        return Tables(rotation, inverse, spread, grid, propagator)
+
+
+class Plan:
+    """Groups, units, priors and tables of one scan; `chunk(rows)` gives what the fit of some voxels needs."""
+
+    def __init__(self, c: Curves, scan: Scan, s: Settings):
+        a = scan.acquisition
+        self.c, self.s, self.labeling = c, s, a.labeling
+        self.t1b, self.partition = a.t1_blood.number, a.partition.number
+        self.device, self.dtype = torch.device(s.device), s.dtype
+        self._group_voxels(a.t1_tissue.number)
+        self.times, self.tau = torch.as_tensor(c.times), torch.as_tensor(c.label_duration)
+        self.root = torch.as_tensor(c.repeats, dtype=torch.float64).sqrt()
+        mean, sd = ATT_PRIOR[a.labeling]
+        self.single = len(c.times) == 1
+        self.att_fixed = 0.0 if self.single else mean  # one delay: the consensus formula, which takes all label as arrived
+        self.att_max = max(float(max(c.times)) - 0.1, ATT_STEP)
+        bayesian = s.method == "pinn"
+        self.att_prior = Gaussian(mean, sd) if bayesian else None
+        self.att = torch.arange(0.5 * ATT_STEP, self.att_max, ATT_STEP, dtype=torch.float64)
+        self.log_prior = -0.5 * ((self.att - mean) / sd) ** 2 if bayesian else torch.zeros_like(self.att)
+        if "att" not in s.unknown:
+            self.att, self.log_prior = torch.tensor([self.att_fixed] * 2, dtype=torch.float64), torch.zeros(2, dtype=torch.float64)
+        unit = self.kinetics(0).closed_form(self.times, self.tau, torch.tensor(self.att_fixed), torch.tensor(self.t1b))[0]
+        self.flow = c.amplitude / (float(unit.square().mean().sqrt()) or 1.0)  # typical flow of the scan
+        self.flow_sd = FLOW_PRIOR * self.flow
+        self.collocation = collocate(self.times, self.tau, self.group_delay, SPACING[s.network])
+        self.tables = (self._network_tables() if s.method == "pinn" else self.closed_tables()).to(self.device, self.dtype)
+
+    def _group_voxels(self, t1_default: float) -> None:
+        """Voxels whose slices are read at the same time and whose T1 is the same share tables."""
+        c = self.c
+        t1 = np.full(len(c), t1_default) if c.t1_tissue is None else c.t1_tissue.astype(float)
+        classes, member = np.unique(np.round(np.log(t1) / T1_CLASS).astype(int), return_inverse=True)
+        keys, group = np.unique(c.delay * len(classes) + member.reshape(-1), return_inverse=True)
+        group = group.reshape(-1)
+        self.group = torch.as_tensor(group)
+        self.group_delay = torch.as_tensor(c.delays[keys // len(classes)])
+        self.group_t1 = np.bincount(group, weights=t1) / np.bincount(group)
+        self.order = torch.argsort(self.group, stable=True)  # neighbours in memory share a group
+        self.t1 = None if c.t1_tissue is None else torch.as_tensor(t1)
+
+    def kinetics(self, g: int) -> Kinetics:
+        """The kinetic model of group g; one delay takes T1' = T1b, as the consensus formula does."""
+        t1 = float(self.group_t1[g])
+        if self.single:
+            t1 = 1.0 / (1.0 / self.t1b - 0.01 / self.partition)
+        return kinetics(self.labeling, self.s.model, t1, self.partition)
+
+    def _kinetics_of(self, rows: Tensor) -> Kinetics:
+        """Exact T1' of every voxel where a T1 map was given."""
+        if self.t1 is None or self.s.model == "simplified" or self.single:
+            return self.kinetics(0)
+        t1 = apparent_t1(self.t1[rows].to(self.device, self.dtype), self.partition)
+        return type(self.kinetics(0))(t1.unsqueeze(1))  # type: ignore[union-attr, call-arg]
+
+    def closed_tables(self) -> Tables:
+        grid = []
+        for g in range(len(self.group_t1)):
+            t = self.times + self.group_delay[g]
+            grid.append(self.kinetics(g).closed_form(t, self.tau, self.att.unsqueeze(1), torch.tensor(self.t1b))[0] * self.root)
+        count = len(grid)
+        rotation = torch.diag(self.root).expand(count, -1, -1)
+        return Tables(rotation, torch.diag(1 / self.root).expand(count, -1, -1), torch.zeros(count, len(self.root)), torch.stack(grid))
+
+    def _network_tables(self) -> Tables:
+        c = self.collocation
+        rotations, spreads, propagators, grids = [], [], [], []
+        for g in range(len(self.group_t1)):
+            model = self.kinetics(g)
+            net = reduced_network(c, g, float(model.loss_rate), self.root**2)
+            low, high = c.edges[g, c.low], c.edges[g, c.high]
+            supply = model.supply(low, high, c.tau, self.att.unsqueeze(1), torch.tensor(self.t1b, dtype=torch.float64))[0]
+            rotations.append(net.rotation)
+            spreads.append(net.spread)
+            propagators.append(net.propagator)
+            grids.append(supply / c.widths[g].sqrt() @ net.propagator)
+        rotation = torch.stack(rotations)
+        return Tables(rotation, torch.linalg.inv(rotation), torch.stack(spreads), torch.stack(grids), torch.stack(propagators))
+
+    @property
+    def equation_unit(self) -> float:
+        """Equation row sd for which the model error is one typical signal: e' + e/T' = q w has the stationary variance q^2 T'/2."""
+        rate = float(np.median([float(self.kinetics(g).loss_rate) for g in range(len(self.group_t1))])) or 1.0 / self.t1b
+        return self.c.amplitude * math.sqrt(2 * rate)
+
+    def unknowns(self) -> Unknowns:
+        free = self.s.unknown
+        att = Free(0.0, self.att_max, self.att_prior) if "att" in free else Fixed(self.att_fixed)
+        t1b = Free(0.5 * self.t1b, 2.0 * self.t1b, Gaussian(self.t1b, T1B_SD)) if "t1b" in free else Fixed(self.t1b)
+        return Unknowns({"att": att, "t1b": t1b})
+
+    def rows_of(self, rows: Tensor, table: Tensor) -> Tensor:
+        """The table's row of every voxel; (1, ...) where all voxels share one."""
+        return table if table.shape[0] == 1 else table[self.group[rows].to(table.device)]
+
+    def whitened(self, rows: Tensor, tables: Tables, model_error: float) -> tuple[Tensor, Tensor]:
+        """Rotated data (B, K) and the precision 1/sd (B, K) of each rotated row, for model error q = `model_error` in equation rows."""
+        data = torch.as_tensor(self.c.data[rows.numpy()]).to(tables.grid)
+        noise = torch.as_tensor(self.c.noise[rows.numpy()]).to(tables.grid)
+        rotation = self.rows_of(rows, tables.rotation)
+        rotated = data @ rotation[0] if rotation.shape[0] == 1 else (data.unsqueeze(1) @ rotation).squeeze(1)
+        return rotated, (noise.unsqueeze(1) ** 2 + model_error**2 * self.rows_of(rows, tables.spread)).rsqrt()
+
+    def posterior(self, rows: Tensor, tables: Tables, model_error: float) -> GridPosterior:
+        data, precision = self.whitened(rows, tables, model_error)
+        att, log_prior = self.att.to(data), self.log_prior.to(data)
+        return grid_posterior(data, precision, self.rows_of(rows, tables.grid), att, log_prior, self.flow_sd)
+
+    def prediction(self, rows: Tensor) -> ClosedForm | FeatureNetwork:
+        model, c, tables = self._kinetics_of(rows), self.collocation, self.tables
+
+        def on(table: Tensor) -> Tensor:
+            return self.rows_of(rows, table.to(tables.grid))
+
+        if tables.propagator is None:
+            return ClosedForm(model, on(self.times + self.group_delay.unsqueeze(1)), self.tau.to(tables.grid), self.root.to(tables.grid))
+        low, high = on(c.edges[:, c.low]), on(c.edges[:, c.high])
+        return FeatureNetwork(model, low, high, c.tau.to(tables.grid), on(c.widths.sqrt()), self.rows_of(rows, tables.propagator))

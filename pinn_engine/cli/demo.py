@@ -1,0 +1,108 @@
+"""`pinn-engine demo asl`: phantom, fit, report, and a table of errors against the truth and against simpler methods."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..cohort.one import Task, run_one
+from ..files.output import OutputFolder
+from .perfusion import add_fit, finish, fit_arguments, set_threads
+from .phantom import shape_of
+from .progress import reporter
+
+if TYPE_CHECKING:
+    from ..asl.result import PerfusionFit
+
+SPACING, SNR, SEED = 4.0, 250.0, 0
+BLUR = 6.0  # mm FWHM
+
+
+def add(commands) -> None:
+    kinds = commands.add_parser("demo", help="phantom, fit, report, errors against the truth").add_subparsers(required=True, metavar="KIND")
+    p = kinds.add_parser("asl", description="Fit a digital brain whose perfusion is known, and compare with the truth.")
+    p.add_argument("--out", required=True, metavar="DIR")
+    add_fit(p)
+    p.set_defaults(run=run)
+
+
+def run(call: argparse.Namespace) -> int:
+    from .. import asl
+    from ..asl.phantom import make, write_bids
+    from ..report.overview import overview
+
+    set_threads(call.threads)
+    folder = OutputFolder(call.out)
+    phantom = make(shape_of(SPACING), SPACING, SEED, snr=SNR)
+    paths = write_bids(phantom, folder.path / "phantom")
+    truth = {name: str(paths[name]) for name in ("cbf", "att", "tissue", "lesion")}
+    read = {"mask": str(paths["mask"]), "t1_map": str(paths["t1"]), "model": call.model}
+    outcome = run_one(Task(str(paths["asl"]), str(folder.path), read, fit_arguments(call), truth), reporter(call.progress))
+    if outcome.code:
+        return finish(outcome)
+    scan = asl.read(str(paths["asl"]), mask=read["mask"], t1_map=read["t1_map"])
+    fits = {
+        f"{call.method} ({call.network})" if call.method == "pinn" else "nlls": asl.fit(scan, **fit_arguments(call)),
+        "closed form": asl.fit(scan, method="nlls", device=call.device),
+        f"closed form after {BLUR:g} mm blur": asl.fit(blurred(scan, BLUR), method="nlls", device=call.device),
+    }
+    true = {"cbf": phantom.cbf, "att": phantom.att, "tissue": phantom.tissue, "lesion": phantom.lesion}
+    rows = accuracy(fits, true)
+    folder.write_tsv("accuracy.tsv", rows)
+    folder.write_bytes("overview.png", overview(next(iter(fits.values())), true))
+    print(as_text(rows))
+    print(outcome.message)
+    return 0
+
+
+def blurred(scan, fwhm: float):
+    """The scan with its differences smoothed inside the mask: what a Gaussian filter alone would do."""
+    from dataclasses import replace
+
+    from scipy.ndimage import gaussian_filter
+
+    sigma = fwhm / 2.355 / scan.grid.spacing
+    weight = gaussian_filter(scan.mask.astype(np.float32), sigma)
+    inside = np.where(scan.mask[..., None], scan.difference, 0)
+    smooth = np.stack([gaussian_filter(inside[..., n], sigma) for n in range(inside.shape[3])], axis=3)
+    return replace(scan, difference=smooth / np.maximum(weight, 1e-3)[..., None])
+
+
+def accuracy(fits: Mapping[str, PerfusionFit], truth: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
+    """One row a map, region and method; the constant is the region's true median said everywhere."""
+    from ..report.perfusion import demo_table
+
+    rows: list[dict[str, Any]] = []
+    for name, fit in fits.items():
+        for row in demo_table(fit, truth):
+            kept = {"map": row["map"], "region": row["region"], "method": name, "unit": row["unit"]}
+            rows.append(kept | {key: row[key] for key in ("median_abs_error", "rmse", "bias", "coverage")})
+            if name == next(reversed(fits)):
+                constant = {
+                    "median_abs_error": row["constant_median_abs_error"],
+                    "rmse": row["constant_rmse"],
+                    "bias": None,
+                    "coverage": None,
+                }
+                rows.append(kept | {"method": "constant (true median)"} | constant)
+    order = list(dict.fromkeys((row["map"], row["region"]) for row in rows))
+    return sorted(rows, key=lambda row: order.index((row["map"], row["region"])))
+
+
+def as_text(rows: list[dict[str, Any]]) -> str:
+    """The table for a terminal."""
+    lines, last = [], None
+    for row in rows:
+        if (row["map"], row["region"]) != last:
+            last = (row["map"], row["region"])
+            lines.append(f"\n{row['map']} ({row['unit']}), {row['region']:<36}{'median |error|':>15}{'RMSE':>9}{'95 % covers':>13}")
+        middle, rmse, coverage = (row.get(key) for key in ("median_abs_error", "rmse", "coverage"))
+        covers = "" if coverage is None else f"{100 * coverage:.0f} %"
+        digits = 1 if row["map"] == "cbf" else 3
+        lines.append(
+            f"  {row['method']:<40}{float(str(row['median_abs_error'])):>{25}.{digits}f}{float(str(row['rmse'])):>9.{digits}f}{covers:>13}"
+        )
+    return "\n".join(lines).lstrip("\n") + "\n"

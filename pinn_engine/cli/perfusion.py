@@ -1,0 +1,101 @@
+"""`pinn-engine asl`: one perfusion scan in, maps and a report out."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any
+
+from ..cohort.one import FAULT, Outcome, Task, run_one
+from ..errors import InputError
+from .progress import reporter
+
+
+def add(commands) -> None:
+    p = commands.add_parser("asl", help="fit a perfusion scan", description="Fit CBF and arrival time in every voxel of an ASL scan.")
+    p.add_argument("input", metavar="ASL", help="4-D NIfTI; its BIDS sidecar and aslcontext.tsv are read where they stand")
+    p.add_argument("--out", required=True, metavar="DIR", help="folder for maps and report")
+    p.add_argument("--m0", metavar="FILE|NUMBER", help="M0 of tissue: an image, a number, or 'control' for the mean control image")
+    p.add_argument("--mask", metavar="FILE", help="brain mask on the scan's grid (default: made from the scan)")
+    add_fit(p)
+    timing = p.add_argument_group("acquisition (in place of, or over, the sidecar; seconds)")
+    timing.add_argument("--labeling", choices=("pcasl", "casl", "pasl"))
+    timing.add_argument("--label-duration", type=numbers, metavar="S[,S…]", help="p/CASL label duration")
+    timing.add_argument("--plds", type=numbers, metavar="S,S…", help="p/CASL post-labelling delays, one a volume or one a pair")
+    timing.add_argument("--tis", type=numbers, metavar="S,S…", help="PASL inversion times, one a volume or one a pair")
+    timing.add_argument("--bolus-duration", type=numbers, metavar="S", help="PASL bolus duration (TI1)")
+    timing.add_argument("--volumes", choices=("control-label", "label-control", "deltam"), help="order of the volumes")
+    timing.add_argument("--slice-timing", type=numbers, metavar="S[,S…]", help="2-D: one a slice, or the time from slice to slice")
+    constants = p.add_argument_group("constants (default: sidecar, else cited values; each is written with its origin)")
+    constants.add_argument("--alpha", type=float, help="labelling efficiency, background suppression included")
+    constants.add_argument("--t1b", type=float, metavar="S", help="T1 of arterial blood")
+    constants.add_argument("--t1-tissue", type=float, metavar="S", help="T1 of tissue, one for all voxels")
+    constants.add_argument("--t1-map", metavar="FILE", help="T1 of tissue in every voxel, s, on the scan's grid")
+    constants.add_argument("--lambda", dest="partition", type=float, metavar="ML/G", help="brain/blood partition coefficient")
+    constants.add_argument("--m0-scale", type=float, default=1.0, metavar="FACTOR", help="M0 is multiplied by this (vendor scaling)")
+    p.set_defaults(run=run)
+
+
+def add_fit(p: argparse.ArgumentParser) -> None:
+    """The options of the fit itself, shared with the demo."""
+    fit = p.add_argument_group("fit")
+    fit.add_argument("--unknown", default="cbf,att", metavar="LIST", help="cbf[,att][,t1b]; default %(default)s")
+    fit.add_argument("--model", choices=("buxton", "simplified"), default="buxton", help="default %(default)s")
+    fit.add_argument("--method", choices=("pinn", "nlls"), default="pinn", help="nlls: the plain closed form; default %(default)s")
+    network = "features: shared features; mlp: a network trained for each voxel; default %(default)s"
+    fit.add_argument("--network", choices=("features", "mlp"), default="features", help=network)
+    error = "sd of the kinetic equation's error relative to the typical signal; default: by evidence, at least 0.05"
+    fit.add_argument("--model-error", type=float, metavar="FRACTION", help=error)
+    fit.add_argument("--device", default="auto", help="auto, cpu, cuda[:i] or mps; default %(default)s")
+    fit.add_argument("--seed", type=int, default=0, help="default %(default)s")
+    fit.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all cores)")
+    fit.add_argument("--progress", choices=("bar", "json", "none"), help="default: bar on a terminal")
+
+
+def fit_arguments(call: argparse.Namespace) -> dict[str, Any]:
+    """Keyword arguments of `asl.fit`."""
+    keys = ("model", "method", "network", "model_error", "device", "seed")
+    return {"unknown": tuple(call.unknown.split(","))} | {key: getattr(call, key) for key in keys}
+
+
+def set_threads(count: int | None) -> None:
+    if count is None:
+        return
+    if count < 1:
+        raise InputError("--threads", "must be at least 1", found=count, fix="give the number of CPU threads")
+    import torch
+
+    torch.set_num_threads(count)
+
+
+def run(call: argparse.Namespace) -> int:
+    from ..asl.acquisition import AcquisitionOptions
+
+    set_threads(call.threads)
+    timings = ("labeling", "label_duration", "plds", "tis", "bolus_duration", "volumes", "slice_timing")
+    constants = ("alpha", "t1b", "t1_tissue", "partition")
+    options = AcquisitionOptions(**{key: getattr(call, key) for key in timings + constants})
+    read = {"m0": call.m0, "mask": call.mask, "t1_map": call.t1_map, "m0_scale": call.m0_scale, "options": options, "model": call.model}
+    return finish(run_one(Task(call.input, call.out, read, fit_arguments(call)), reporter(call.progress)))
+
+
+def finish(outcome: Outcome) -> int:
+    """Tell the outcome in one line and return its exit code."""
+    if outcome.code == 0:
+        print(outcome.message)
+        return 0
+    if outcome.code == FAULT:
+        sys.stderr.write(outcome.detail + "This is a fault of ours: please report it with the lines above.\n")
+    sys.stderr.write(f"error: {outcome.message}\n")
+    return outcome.code
+
+
+def numbers(text: str) -> list[float] | float:
+    """`1.8` or `0.25,0.5,0.75`."""
+    try:
+        values = [float(part) for part in text.replace(",", " ").split()]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number or a list such as 0.25,0.5,0.75") from None
+    if not values:
+        raise argparse.ArgumentTypeError("an empty list; give a number or a list such as 0.25,0.5,0.75")
+    return values if len(values) > 1 else values[0]

@@ -1,0 +1,108 @@
+"""`run_one(task) -> Outcome`: the only function that reads, fits, reports and writes; every door calls it."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError
+
+Progress = Callable[[str, float, str], None]  # stage, share done 0-1, message
+
+DONE, FAULT, BAD_INPUT, SOME_FAILED = 0, 1, 2, 3  # exit codes of every door
+
+
+@dataclass(frozen=True)
+class Task:
+    """One scan to fit. `read`, `fit` are the keyword arguments of `asl.read` and `asl.fit`; `truth` are files of a phantom's true maps."""
+
+    input: str
+    out: str
+    read: Mapping[str, Any] = field(default_factory=dict)
+    fit: Mapping[str, Any] = field(default_factory=dict)
+    truth: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a task: `code` as the exit codes, `message` one line, `files` written, `summary` the quality figures."""
+
+    code: int
+    message: str
+    files: tuple[str, ...] = ()
+    summary: Mapping[str, Any] = field(default_factory=dict)
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    detail: str = ""  # the traceback of a fault of ours
+
+
+def run_one(task: Task, progress: Progress | None = None) -> Outcome:
+    """Read, fit, report, write. Never raises for bad input or for a fault of ours: the outcome says so."""
+    from ..files.output import OutputFolder
+
+    clock: dict[str, float] = {}
+    folder = None
+    try:
+        folder = OutputFolder(task.out)
+        outcome = _perfusion(task, folder, clock, progress or (lambda stage, done, message: None))
+    except InputError as error:
+        outcome = Outcome(BAD_INPUT, str(error), seconds=clock)
+    except Exception as error:
+        outcome = Outcome(FAULT, f"{type(error).__name__}: {error}", seconds=clock, detail=traceback.format_exc())
+    if folder is not None:
+        _log(task, outcome, folder)
+    return outcome
+
+
+def _perfusion(task: Task, folder, clock: dict[str, float], progress: Progress) -> Outcome:
+    from .. import asl
+    from ..asl.save import quality, save
+    from ..files import nifti
+    from ..report.perfusion import write_report
+
+    def timed(stage: str, message: str) -> Callable[[], None]:
+        progress(stage, 0.0, message)
+        begin = time.perf_counter()
+
+        def end() -> None:
+            clock[stage] = round(time.perf_counter() - begin, 3)
+            progress(stage, 1.0, message)
+
+        return end
+
+    end = timed("read", f"reading {Path(task.input).name}")
+    scan = asl.read(task.input, **task.read)
+    truth = {name: nifti.read(path, what=f"true {name}")[0] for name, path in task.truth.items()}
+    end()
+    voxels = int(scan.mask.sum())
+    end = timed("fit", f"fitting {voxels:,} voxels")
+    fit = asl.fit(scan, **task.fit, progress=lambda stage, done: progress(stage, done, f"fitting {voxels:,} voxels"))
+    end()
+    end = timed("write", f"writing {folder.path.name}")
+    files = save(fit, folder)
+    files.append(folder.write_text(f"{scan.prefix}_report.html", write_report(fit, truth or None)))
+    end()
+    message = f"{voxels:,} voxels in {sum(clock.values()):.1f} s; report: {files[-1]}"
+    return Outcome(DONE, message, tuple(str(f) for f in files), quality(fit), dict(clock))
+
+
+def _log(task: Task, outcome: Outcome, folder) -> None:
+    """Times and dates go to logs/ only, so that maps and tables of equal runs are equal bytes."""
+    now = datetime.now(timezone.utc)
+    content = {"task": asdict(task), "outcome": asdict(outcome), "time": now.isoformat(timespec="seconds")}
+    try:
+        folder.write_json(f"logs/{now:%Y%m%dT%H%M%S%f}.json", _printable(content))
+    except InputError:
+        return  # the disk is full or gone: the outcome itself says it
+
+
+def _printable(value: object) -> Any:
+    if isinstance(value, Mapping):
+        return {str(k): _printable(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_printable(v) for v in value]
+    return value if isinstance(value, str | int | float | bool | None) and value == value else str(value)

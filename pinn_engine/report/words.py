@@ -1,0 +1,123 @@
+"""What a report says in sentences: cautions that follow from the maps, names of constants, the method with its sources."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..asl.result import PerfusionFit
+from .curves import fitted_voxels
+from .html import Markup
+from .svg import figure, percent
+
+NAMES = {
+    "alpha": "Labelling efficiency, α",
+    "t1_blood": "T1 of arterial blood, T1b",
+    "t1_tissue": "T1 of tissue",
+    "partition": "Blood–brain partition coefficient, λ",
+    "labeling": "Labelling",
+    "field_strength": "Field strength",
+    "post_labeling_delay": "Post-labelling delays",
+    "inversion_time": "Inversion times",
+    "label_duration": "Label duration",
+    "bolus_duration": "Bolus duration",
+    "slice_timing": "Slice timing",
+    "m0": "M0",
+    "m0_scale": "Factor on M0",
+}
+PLAUSIBLE_CBF = (10.0, 120.0)  # mL/100 g/min, median over a brain mask of a living adult or child
+
+
+def constant_name(key: str) -> str:
+    """
+    >>> constant_name("t1_blood"), constant_name("m0_repetition_time")
+    ('T1 of arterial blood, T1b', 'M0 repetition time')
+    """
+    plain = key.replace("_", " ")
+    return NAMES.get(key, plain[:1].upper() + plain[1:])
+
+
+def cautions(fit: PerfusionFit) -> list[str]:
+    """Plain sentences about what in these maps calls for care. The scan's own notes are not repeated."""
+    usable, mask = fitted_voxels(fit), fit.scan.mask
+    if not usable.any():
+        return ["No voxel could be fitted: the maps hold zeros only. The status table says why."]
+    out = []
+    converged = float(np.mean(fit.status[mask] == 1))
+    if converged < 0.8:
+        out.append(f"Only {percent(converged)} of the voxels converged; the status map shows where to trust the maps.")
+    cbf = fit.maps["cbf"]
+    middle = float(np.median(cbf.value[usable]))
+    if middle < 0:
+        out.append("The median perfusion is negative: control and label images may be in the other order than the scan’s description says.")
+    elif cbf.kind.unit != "arbitrary" and not PLAUSIBLE_CBF[0] <= middle <= PLAUSIBLE_CBF[1]:
+        out.append(
+            f"The median CBF of {figure(middle)} {cbf.kind.unit} is outside what a brain shows "
+            f"({PLAUSIBLE_CBF[0]:g} to {PLAUSIBLE_CBF[1]:g}). Usual causes: an M0 image on another scale than the series, "
+            "a wrong label duration or delay, or a mask that reaches beyond the brain."
+        )
+    if cbf.kind.unit == "arbitrary":
+        out.append("There is no usable M0, so perfusion is relative: compare places within this scan, not scans with each other.")
+    misfit = float(np.median(fit.misfit[usable]))
+    if misfit > 1.5:
+        out.append(
+            f"The data lie {figure(misfit)} times as far from the fitted curves as their noise explains (median): "
+            "motion between the images, or a model that does not fit."
+        )
+    if "att" not in fit.maps and len(fit.pld) == 1:
+        out.append("The scan has one delay, which cannot tell when blood arrives: there is no arrival-time map.")
+    return out
+
+
+def labeling(fit: PerfusionFit) -> str:
+    return {"PCASL": "Pseudo-continuous labelling", "CASL": "Continuous labelling", "PASL": "Pulsed labelling"}[
+        fit.scan.acquisition.labeling
+    ]
+
+
+def method(fit: PerfusionFit) -> list[Markup]:
+    """Paragraphs on what was done, saying only what the settings say."""
+    s = fit.settings
+    if s.get("model") == "simplified":
+        source = _doi("10.3389/fnetp.2025.1488349")
+        model = f"the simplified model of pulsed labelling, in which label decays with the T1 of blood alone ({source})"
+    else:
+        model = f"the general kinetic model of label that arrives in tissue, decays and is carried away ({_doi('10.1002/mrm.1910400308')})"
+    if s.get("method") == "nlls":
+        how = f"In every voxel the closed form of {model} was fitted to the differences by nonlinear least squares."
+    elif s.get("method") == "pinn":
+        how = (
+            f"In every voxel a physics-informed neural network ({_doi('10.1016/j.jcp.2018.10.045')}) was fitted to the differences. "
+            "The network is the voxel’s signal over time. It is held to the data by their noise, and to the differential equation of "
+            f"{model} by an assumed model error. Perfusion and the other unknown parameters are found together with the network."
+        )
+    else:
+        how = f"In every voxel {model} was fitted to the differences."
+    scale = f"Differences were scaled by the M0 of blood and the labelling efficiency ({_doi('10.1002/mrm.25197')})."
+    if fit.maps["cbf"].kind.unit == "arbitrary":
+        scale = "Perfusion has no absolute scale, as no M0 was usable."
+    spread = (
+        "Standard deviations say how far the noise of the data lets a parameter move under the model. They do not contain errors of the "
+        "constants above, motion, or tissue mixed within a voxel."
+    )
+    return [Markup(how), Markup(f"{scale} {spread}")]
+
+
+def _doi(number: str) -> str:
+    return f'<a href="https://doi.org/{number}">doi:{number}</a>'
+
+
+def as_text(value: object) -> str:
+    """A constant or a setting as a person writes it.
+
+    >>> as_text(1.65), as_text([0.25, 0.5]), as_text(True), as_text(None)
+    ('1.65', '0.25, 0.5', 'yes', 'none')
+    """
+    if value is None:
+        return "none"
+    if isinstance(value, bool | np.bool_):
+        return "yes" if value else "no"
+    if isinstance(value, float | np.floating):
+        return f"{float(value):.6g}".replace("-", "−")
+    if isinstance(value, list | tuple | np.ndarray):
+        return ", ".join(as_text(v) for v in value)
+    return str(value)

@@ -1,0 +1,265 @@
+"""Bad input ends in one clear line: the file, the field, what was found, what to do. Extend the table with every reader."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from bids_series import AFFINE, PCASL, SHAPE, brain, cycle, save, truth, write, write_m0
+
+from pinn_engine.asl.acquisition import AcquisitionOptions
+from pinn_engine.asl.scan import read
+from pinn_engine.errors import InputError
+
+PASL = {"ArterialSpinLabelingType": "PASL", "drop": ("LabelingDuration",)}
+M0_ROW = [("m0scan", 0.0, 0), *cycle("CL")]
+
+
+def sidecar(order=None, **fields):
+    """A series with other sidecar fields."""
+    return lambda folder: (write(folder, order, **fields), {})
+
+
+def options(order=None, model="buxton", fields=None, **given):
+    """A sound series read with options."""
+    return lambda folder: (write(folder, order, **(fields or {})), {"options": AcquisitionOptions(**given), "model": model})
+
+
+def argument(**given):
+    """A sound series read with other arguments of `read`; images are given as functions of the folder."""
+
+    def make(folder):
+        path = write(folder)
+        return path, {name: value(folder) if callable(value) else value for name, value in given.items()}
+
+    return make
+
+
+def m0scan(asl=None, **fields):
+    """A series with an m0scan beside it."""
+
+    def make(folder):
+        path = write(folder, M0Type="Separate", **(asl or {}))
+        write_m0(path, **fields)
+        return path, {}
+
+    return make
+
+
+def image(name, data, affine=AFFINE):
+    return lambda folder: save(folder / name, data, affine)
+
+
+def changed(change, **fields):
+    """A sound series, then `change(path)`."""
+
+    def make(folder):
+        path = write(folder, **fields)
+        change(path)
+        return path, {}
+
+    return make
+
+
+def bare(data=None, **given):
+    """An image without sidecar, with options."""
+
+    def make(folder):
+        return save(folder / "perfusion.nii.gz", cube(3) if data is None else data), {"options": AcquisitionOptions(**given)}
+
+    return make
+
+
+def cube(volumes: int) -> np.ndarray:
+    return np.stack([truth(1.0, repeat) for repeat in range(volumes)], axis=-1)
+
+
+def of_type(dtype):
+    return lambda path: nib.save(nib.Nifti1Image(np.zeros((*SHAPE, 12), dtype), AFFINE), path)
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def truncate_inside(path: Path) -> None:
+    path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes())[:5000]))
+
+
+def text(suffix: str, content: str | bytes):
+    """Overwrite the file beside the image."""
+
+    def change(path: Path) -> None:
+        file = path.with_name("sub-01" + suffix)
+        file.write_bytes(content.encode() if isinstance(content, str) else content)
+
+    return change
+
+
+ROTATED = np.array([[0, 3.0, 0, 20], [-3.0, 0, 0, -15], [0, 0, 5.0, 7], [0, 0, 0, 1.0]])
+NO_BRAIN = np.zeros(SHAPE)
+SLICES_2D = {"MRAcquisitionType": "2D"}
+RGB = np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")])
+
+BAD = {  # case: (what to read, file named, words that must stand in the line)
+    # the image
+    "missing file": (lambda folder: (folder / "sub-01_asl.nii.gz", {}), "sub-01_asl.nii.gz", "does not exist"),
+    "a folder": (lambda folder: (folder, {}), "", "folder"),
+    "not NIfTI": (changed(lambda path: path.write_bytes(b"hello" * 200)), "sub-01_asl.nii.gz", "not a readable NIfTI"),
+    "empty file": (changed(lambda path: path.write_bytes(b"")), "sub-01_asl.nii.gz", "0 bytes"),
+    "truncated gzip": (changed(truncate), "sub-01_asl.nii.gz", "truncated"),
+    "truncated inside": (changed(truncate_inside), "sub-01_asl.nii.gz", "truncated"),
+    "3-D": (sidecar(data=truth(1, 0)), "sub-01_asl.nii.gz", "4-D|3-D"),
+    "3-D, one control": (sidecar([("control", 1, 0)], data=truth(1, 0)), "sub-01_asl.nii.gz", "4-D|3-D"),
+    "5-D": (sidecar(data=np.ones((*SHAPE, 3, 4))), "sub-01_asl.nii.gz", "5-D"),
+    "all zero": (sidecar(data=np.zeros((*SHAPE, 12))), "sub-01_asl.nii.gz", "zero everywhere"),
+    "all NaN": (sidecar(data=np.full((*SHAPE, 12), np.nan)), "sub-01_asl.nii.gz", "finite"),
+    "complex": (changed(of_type(np.complex64)), "sub-01_asl.nii.gz", "real numbers"),
+    "RGB": (changed(of_type(RGB)), "sub-01_asl.nii.gz", "real numbers"),
+    "control equals label": (sidecar(data=np.ones((*SHAPE, 12))), "sub-01_asl.nii.gz", "differences are zero"),
+    # sidecar and context as files
+    "no sidecar, no options": (bare(), "perfusion.nii.gz", "--labeling|--plds|--label-duration|--volumes"),
+    "no sidecar, some options": (bare(labeling="pcasl", plds=[1, 2, 3]), "perfusion.nii.gz", "give --label-duration, --volumes"),
+    "malformed JSON": (changed(text("_asl.json", '{"PostLabelingDelay": 1,')), "sub-01_asl.json", "JSON"),
+    "JSON list": (changed(text("_asl.json", "[1, 2]")), "sub-01_asl.json", "object"),
+    "JSON not UTF-8": (changed(text("_asl.json", b'{"a": "\xff\xfe"}')), "sub-01_asl.json", "UTF-8"),
+    "TSV without header": (changed(text("_aslcontext.tsv", "control\nlabel\n")), "aslcontext.tsv", "volume_type"),
+    "TSV empty": (changed(text("_aslcontext.tsv", "")), "aslcontext.tsv", "volume_type"),
+    "TSV gap": (changed(text("_aslcontext.tsv", "volume_type\ncontrol\n\nlabel\n")), "aslcontext.tsv", "line 3"),
+    "no aslcontext": (
+        changed(lambda path: path.with_name("sub-01_aslcontext.tsv").unlink()),
+        "sub-01_asl.nii.gz",
+        "aslcontext.tsv|--volumes",
+    ),
+    # volumes
+    "rows != volumes": (sidecar(data=np.ones((*SHAPE, 11))), "aslcontext.tsv", "volume_type|11 rows|found 12"),
+    "PLDs != volumes": (sidecar(PostLabelingDelay=[0.5] * 6), "sub-01_asl.json", "PostLabelingDelay|12|found 6"),
+    "PLDs without the m0scan": (sidecar(M0_ROW, PostLabelingDelay=[1.0] * 12), "sub-01_asl.json", "PostLabelingDelay|13|found 12"),
+    "durations != volumes": (sidecar(LabelingDuration=[1.8] * 3), "sub-01_asl.json", "LabelingDuration|12|found 3"),
+    "unknown volume type": (sidecar([("controll", 1, 0), ("label", 1, 0)]), "aslcontext.tsv", "line 2|controll"),
+    "odd label and control": (sidecar([*cycle("CL"), ("control", 0.5, 2)]), "aslcontext.tsv", "volume_type|7 control and 6 label"),
+    "only controls": (sidecar([("control", 1, 0)] * 4), "aslcontext.tsv", "4 control and 0 label"),
+    "only labels": (sidecar([("label", 1, 0)] * 4), "aslcontext.tsv", "0 control and 4 label"),
+    "only m0scan": (sidecar([("m0scan", 0, 0)] * 2), "aslcontext.tsv", "nothing to fit"),
+    "only cbf": (sidecar([("cbf", 1, 0)] * 2), "aslcontext.tsv", "cbf"),
+    "a pair of two delays": (sidecar([("control", 0.5, 0), ("label", 1, 0)]), "aslcontext.tsv", "delay 0.5 s|1 control and 0 label"),
+    "--volumes odd": (options([*cycle("CL"), ("control", 1, 0)], volumes="control-label"), "", "--volumes|13 volumes"),
+    "--volumes unknown": (options(volumes="tc"), "", "--volumes|tc|control-label"),
+    # timings
+    "PLD missing": (sidecar(drop=("PostLabelingDelay",)), "sub-01_asl.json", "PostLabelingDelay|--plds"),
+    "PLD in ms": (sidecar(PostLabelingDelay=1800), "sub-01_asl.json", "PostLabelingDelay|milliseconds|1800"),
+    "PLD negative": (sidecar(PostLabelingDelay=-0.5), "sub-01_asl.json", "PostLabelingDelay|negative"),
+    "PLD a word": (sidecar(PostLabelingDelay="long"), "sub-01_asl.json", "PostLabelingDelay|'long'"),
+    "PLD NaN": (sidecar(PostLabelingDelay=float("nan")), "sub-01_asl.json", "PostLabelingDelay|finite"),
+    "PLD true": (sidecar(PostLabelingDelay=True), "sub-01_asl.json", "PostLabelingDelay|True"),
+    "PLD nested": (sidecar(PostLabelingDelay=[[1.0], [2.0]]), "sub-01_asl.json", "PostLabelingDelay|number"),
+    "PLD empty list": (sidecar(PostLabelingDelay=[]), "sub-01_asl.json", "PostLabelingDelay|empty"),
+    "label duration absent": (sidecar(drop=("LabelingDuration",)), "sub-01_asl.json", "LabelingDuration|--label-duration"),
+    "label duration zero": (sidecar(LabelingDuration=0), "sub-01_asl.json", "LabelingDuration|above zero"),
+    "label duration negative": (sidecar(LabelingDuration=-1.8), "sub-01_asl.json", "LabelingDuration|-1.8"),
+    "label duration in ms": (sidecar(LabelingDuration=1800), "sub-01_asl.json", "LabelingDuration|milliseconds"),
+    "--plds in ms": (options(plds=[1800]), "", "--plds|milliseconds"),
+    "--plds unique": (options(plds=[0.5, 1.0, 1.5]), "", "--plds|12|6 (one per pair)|found 3"),
+    "--plds per pair, not alternating": (options(sorted(cycle("CL")), plds=[0.5] * 6), "", "--plds|found 6"),
+    "--tis for PCASL": (options(tis=[1, 2, 3]), "", "--tis|--plds"),
+    "--plds for PASL": (options(fields=PASL, plds=[1, 2]), "", "--plds|--tis"),
+    "--label-duration for PASL": (options(fields=PASL, label_duration=1), "", "--label-duration|--bolus-duration"),
+    "--bolus-duration for PCASL": (options(bolus_duration=1), "", "--bolus-duration|--label-duration"),
+    "TI zero": (sidecar(**PASL, BolusCutOffDelayTime=0.7, PostLabelingDelay=0), "sub-01_asl.json", "PostLabelingDelay|above zero"),
+    "bolus missing": (sidecar(**PASL, BolusCutOffFlag=True), "sub-01_asl.json", "BolusCutOffDelayTime|--bolus-duration"),
+    "no bolus cut-off": (sidecar(**PASL, BolusCutOffFlag=False), "sub-01_asl.json", "BolusCutOffFlag|--bolus-duration"),
+    "QUIPSS I": (sidecar(**PASL, BolusCutOffTechnique="QUIPSS", BolusCutOffDelayTime=0.7), "sub-01_asl.json", "QUIPSS|--bolus-duration"),
+    "bolus in ms": (sidecar(**PASL, BolusCutOffDelayTime=700), "sub-01_asl.json", "BolusCutOffDelayTime|milliseconds"),
+    "slice timing missing": (sidecar(**SLICES_2D), "sub-01_asl.json", "SliceTiming|--slice-timing"),
+    "slice timing wrong length": (sidecar(**SLICES_2D, SliceTiming=[0, 0.1, 0.2]), "sub-01_asl.json", "SliceTiming|4 entries|found 3"),
+    "slice timing in ms": (sidecar(**SLICES_2D, SliceTiming=[0, 45, 90, 135]), "sub-01_asl.json", "SliceTiming|milliseconds"),
+    "slice direction": (
+        sidecar(**SLICES_2D, SliceTiming=[0] * 4, SliceEncodingDirection="z"),
+        "sub-01_asl.json",
+        "SliceEncodingDirection|'z'",
+    ),
+    "--slice-timing wrong length": (options(slice_timing=[0, 0.1]), "", "--slice-timing|4 entries|found 2"),
+    # labelling, model and constants
+    "unknown labelling": (sidecar(ArterialSpinLabelingType="VSASL"), "sub-01_asl.json", "ArterialSpinLabelingType|VSASL|PASL"),
+    "labelling missing": (sidecar(drop=("ArterialSpinLabelingType",)), "sub-01_asl.json", "ArterialSpinLabelingType|--labeling"),
+    "--labeling unknown": (options(labeling="vsasl"), "", "--labeling|vsasl"),
+    "Look-Locker": (sidecar(LookLocker=True), "sub-01_asl.json", "LookLocker"),
+    "--model unknown": (options(model="grase"), "", "--model|grase|buxton"),
+    "--model simplified for PCASL": (options(model="simplified"), "", "simplified|PCASL"),
+    "LabelingEfficiency in percent": (sidecar(LabelingEfficiency=85), "sub-01_asl.json", "LabelingEfficiency|85"),
+    "BS pulses": (sidecar(BackgroundSuppression=True, BackgroundSuppressionNumberPulses=-1), "sub-01_asl.json", "NumberPulses"),
+    "a flag that is none": (sidecar(BackgroundSuppression="perhaps"), "sub-01_asl.json", "BackgroundSuppression|'perhaps'"),
+    "field strength": (sidecar(MagneticFieldStrength=30000), "sub-01_asl.json", "MagneticFieldStrength|tesla"),
+    "--alpha": (options(alpha=85.0), "", "--alpha|85"),
+    "--t1b in ms": (options(t1b=1650.0), "", "--t1b|milliseconds|1650"),
+    "--lambda": (options(partition=0.0), "", "--lambda"),
+    # mask and T1 map
+    "mask missing": (argument(mask="nowhere.nii.gz"), "nowhere.nii.gz", "mask|does not exist"),
+    "mask empty": (argument(mask=image("mask.nii.gz", NO_BRAIN)), "mask.nii.gz", "zero everywhere"),
+    "mask below one half": (argument(mask=image("mask.nii.gz", 0.2 * brain())), "mask.nii.gz", "empty"),
+    "mask of another shape": (argument(mask=image("mask.nii.gz", np.ones((12, 10, 5)))), "mask.nii.gz", "12 x 10 x 4|found 12 x 10 x 5"),
+    "mask elsewhere": (argument(mask=image("mask.nii.gz", brain(), ROTATED)), "mask.nii.gz", "position"),
+    "mask 4-D": (argument(mask=image("mask.nii.gz", np.ones((*SHAPE, 2)))), "mask.nii.gz", "3-D"),
+    "T1 map in ms": (argument(t1_map=image("t1.nii.gz", np.full(SHAPE, 1330.0))), "t1.nii.gz", "seconds"),
+    "T1 map elsewhere": (argument(t1_map=image("t1.nii.gz", np.ones(SHAPE), ROTATED)), "t1.nii.gz", "grid"),
+    # M0
+    "M0 missing": (argument(m0="nowhere.nii.gz"), "nowhere.nii.gz", "M0|does not exist"),
+    "M0 zero": (argument(m0=image("m0.nii.gz", NO_BRAIN)), "m0.nii.gz", "zero"),
+    "M0 negative": (argument(m0=image("m0.nii.gz", -1.0 * brain())), "m0.nii.gz", "nowhere positive"),
+    "M0 of another shape": (argument(m0=image("m0.nii.gz", np.ones((6, 5, 4)))), "m0.nii.gz", "12 x 10 x 4|6 x 5 x 4"),
+    "M0 elsewhere": (argument(m0=image("m0.nii.gz", brain(), ROTATED)), "m0.nii.gz", "position"),
+    "M0 outside the mask": (
+        argument(m0=image("m0.nii.gz", ~brain()), mask=image("mask.nii.gz", brain())),
+        "",
+        "M0|mask",
+    ),
+    "--m0 0": (argument(m0="0"), "", "--m0|positive"),
+    "--m0 nan": (argument(m0="nan"), "", "--m0|positive"),
+    "--m0-scale": (argument(m0=1000, m0_scale=-1.0), "", "--m0-scale"),
+    "a suppressed control as M0": (
+        lambda folder: (write(folder, BackgroundSuppression=True), {"m0": "control"}),
+        "sub-01_asl.json",
+        "mean control|background-suppressed|--m0",
+    ),
+    "the suppressed series itself as M0": (
+        lambda folder: (path := write(folder, BackgroundSuppression=True), {"m0": str(path)}),
+        "sub-01_asl.json",
+        "background-suppressed",
+    ),
+    "a suppressed m0scan": (m0scan(BackgroundSuppression=True), "sub-01_m0scan.json", "BackgroundSuppression|--m0"),
+    "TR 0": (m0scan(RepetitionTimePreparation=0), "sub-01_m0scan.json", "RepetitionTimePreparation|found 0|--m0"),
+    "TR missing": (m0scan(RepetitionTimePreparation=None), "sub-01_m0scan.json", "RepetitionTimePreparation|found nothing"),
+    "TR in ms": (m0scan(RepetitionTimePreparation=4800), "sub-01_m0scan.json", "RepetitionTimePreparation|milliseconds"),
+    "TR 0 of included M0": (
+        sidecar(M0_ROW, M0Type="Included", RepetitionTimePreparation=0),
+        "sub-01_asl.json",
+        "RepetitionTimePreparation",
+    ),
+    "separate M0 that is not there": (sidecar(M0Type="Separate"), "sub-01_asl.json", "M0Type|--m0"),
+    "included M0 that is not there": (sidecar(M0Type="Included"), "sub-01_asl.json", "M0Type|m0scan"),
+    "estimate without a value": (sidecar(M0Type="Estimate"), "sub-01_asl.json", "M0Estimate|--m0"),
+    "estimate zero": (sidecar(M0Type="Estimate", M0Estimate=0), "sub-01_asl.json", "M0Estimate|positive"),
+    "M0Type unknown": (sidecar(M0Type="Other"), "sub-01_asl.json", "M0Type|Other|Separate"),
+}
+
+
+@pytest.mark.parametrize(("make", "file", "words"), BAD.values(), ids=BAD.keys())
+def test_bad_input_is_one_clear_line(tmp_path, make, file, words):
+    path, arguments = make(tmp_path)
+    with pytest.raises(InputError) as caught:
+        read(path, **arguments)
+    line = str(caught.value)
+    where, _, what = line.partition(": ")
+    assert "\n" not in line
+    assert where.endswith(file)
+    assert ";" in what, f"no advice: {line}"
+    for word in words.split("|"):
+        assert word in what, line
+
+
+def test_the_table_begins_from_a_sound_series(tmp_path):
+    assert read(write(tmp_path)).difference.any()
+    assert PCASL["M0Type"] == "Absent"
