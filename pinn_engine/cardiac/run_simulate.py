@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -12,11 +11,11 @@ import numpy as np
 from .. import __version__
 from ..errors import InputError
 from ..files import mesh as meshes
-from ..files.atomic import replacing
 from ..files.grid import Grid
 from ..files.mesh import Mesh
 from ..files.meshcheck import Clean, check, clean
-from ..files.movie import write_movie, write_volume
+from ..files.movie import write_movie
+from ..files.output import OutputFolder
 from ..files.vtkmesh import write
 from . import phantom, protocols, shapes
 from .fem import Diffusion
@@ -130,8 +129,9 @@ def _went_somewhere(mesh: Mesh, sim: Simulation, protocol: str) -> None:
 def _write_grid(out: Path, sim: Simulation, D: np.ndarray, grid: Grid, unit: TimeUnit) -> dict[str, Path]:
     files = {name: out / f"simulation_{name}.nii.gz" for name in ("movie", "LAT", "D")}
     write_movie(files["movie"], sim.V.reshape(*grid.shape, -1), grid, float(unit.from_tu(sim.times[1])), unit.name)
-    write_volume(files["LAT"], np.nan_to_num(unit.from_tu(sim.LAT)).reshape(grid.shape), grid)  # volumes are finite everywhere: 0 = never
-    write_volume(files["D"], unit.rate_from_tu(D).reshape(grid.shape), grid)
+    folder = OutputFolder(out)
+    folder.write_volume(files["LAT"].name, np.nan_to_num(unit.from_tu(sim.LAT)).reshape(grid.shape), grid)  # finite everywhere: 0 = never
+    folder.write_volume(files["D"].name, unit.rate_from_tu(D).reshape(grid.shape), grid)
     return files
 
 
@@ -167,8 +167,7 @@ def _write_truth(
         "version": __version__,
         "notes": notes,
     }
-    with replacing(path) as part:
-        part.write_text(json.dumps(truth, indent=2) + "\n")
+    OutputFolder(path.parent).write_json(path.name, truth)
 
 
 def _quantity(value: float, unit: str) -> dict[str, Any]:

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
-from .atomic import replacing
 from .grid import Grid
+from .nifti import encode
+from .output import write_file
 
 
 @dataclass(frozen=True)
@@ -66,26 +67,10 @@ def read_movie(path: str | Path) -> Movie:
 
 def write_movie(path: str | Path, V: np.ndarray, grid: Grid, step: float, unit: str) -> None:
     """Write V (X, Y, Z, F) float32 and its sidecar; NIfTI has no code for TU: its time unit is then left unknown."""
-    write_volume(path, V, grid, step=step, unit=unit)
-    with replacing(str(path).removesuffix(".gz").removesuffix(".nii") + ".json") as part:
-        name = "TU" if unit == "tu" else "ms"
-        part.write_text(
-            json.dumps({"Quantity": "V, without unit: 0 = rest, 1 = peak", "TimeStep": step, "TimeUnit": name}, indent=2) + "\n"
-        )
-
-
-def write_volume(path: str | Path, values: np.ndarray, grid: Grid, *, step: float | None = None, unit: str = "") -> None:
-    """Write (X, Y, Z[, F]) as float32 NIfTI with the grid's affine and codes."""
-    import nibabel as nib
-
-    image = nib.Nifti1Image(np.asarray(values, np.float32), grid.affine)
-    image.set_qform(grid.affine, grid.qform_code)
-    image.set_sform(grid.affine, grid.sform_code)
-    if step is not None:
-        image.header["pixdim"][4] = step
-    image.header.set_xyzt_units("mm", "msec" if unit == "ms" else None)
-    with replacing(path) as part:
-        nib.save(image, part)
+    compress = str(path).endswith(".gz")
+    write_file(path, encode(V, grid, compress=compress, movie=(step, "msec" if unit == "ms" else None)))
+    about = {"Quantity": "V, without unit: 0 = rest, 1 = peak", "TimeStep": step, "TimeUnit": "TU" if unit == "tu" else "ms"}
+    write_file(str(path).removesuffix(".gz").removesuffix(".nii") + ".json", (json.dumps(about, indent=2) + "\n").encode())
 
 
 def _time_unit(header_unit: str, sidecar: Path) -> tuple[str, float]:

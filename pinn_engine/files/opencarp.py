@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import InputError
-from .atomic import replacing
 from .mesh import Mesh
+from .output import write_file
 
 UM_PER_MM = 1000.0
 _CORNERS = {"Tr": 3, "Tt": 4, "Ln": 2, "Qd": 4, "Py": 5, "Pr": 6, "Hx": 8}
@@ -39,8 +39,7 @@ def write(mesh: Mesh, stem: str | Path) -> None:
     if mesh.fibres is not None:
         texts[".lon"] = ["1", *(" ".join(f"{x:.6f}" for x in row) for row in mesh.fibres)]
     for suffix, lines in texts.items():
-        with replacing(f"{stem}{suffix}") as part:
-            part.write_text("\n".join(lines) + "\n")  # no blank line at the end: TorchCor counts lines
+        write_file(f"{stem}{suffix}", ("\n".join(lines) + "\n").encode())  # no blank line at the end: TorchCor counts lines
 
 
 def read_dat(path: Path, nodes: int) -> np.ndarray:

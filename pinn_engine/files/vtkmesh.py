@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
-from .atomic import replacing
 from .cells import to_simplices
 from .mesh import FIBRE_NAMES, Mesh
+from .output import write_file
 
 READERS = {
     ".vtk": ("vtkmodules.vtkIOLegacy", "vtkGenericDataObjectReader"),
@@ -52,6 +52,11 @@ def read(path: Path) -> Mesh:
 
 def write(mesh: Mesh, path: str | Path, *, ascii_text: bool = False) -> Path:
     """Write .vtp (triangles) or .vtu (triangles or tetrahedra) with the mesh's nodes and cells in their order."""
+    return write_file(path, encode(mesh, path, ascii_text=ascii_text))
+
+
+def encode(mesh: Mesh, path: str | Path, *, ascii_text: bool = False) -> bytes:
+    """The bytes of the file that `path` names by its suffix; the same mesh, the same bytes."""
     from vtkmodules.vtkIOXML import vtkXMLPolyDataWriter, vtkXMLUnstructuredGridWriter
 
     path = Path(path)
@@ -61,12 +66,11 @@ def write(mesh: Mesh, path: str | Path, *, ascii_text: bool = False) -> Path:
         raise InputError(path, "cannot hold this mesh", found=suffix or "no extension", fix=fix)
     writer = vtkXMLPolyDataWriter() if suffix == ".vtp" else vtkXMLUnstructuredGridWriter()
     writer.SetInputData(to_vtk(mesh, polydata=suffix == ".vtp"))
-    writer.SetDataModeToAscii() if ascii_text else writer.SetDataModeToAppended()
-    with replacing(path) as part:
-        writer.SetFileName(str(part))
-        if writer.Write() != 1:
-            raise OSError(f"{path}: VTK could not write the file (disk full?)")
-    return path
+    writer.SetDataModeToAscii() if ascii_text else writer.SetDataModeToBinary()
+    writer.WriteToOutputStringOn()
+    if writer.Write() != 1:
+        raise RuntimeError(f"{path}: VTK could not encode the mesh")
+    return writer.GetOutputString().encode("utf-8")
 
 
 def to_vtk(mesh: Mesh, *, polydata: bool | None = None) -> Any:
