@@ -21,7 +21,7 @@ from .starts import spline, typical_D
 
 Progress = Callable[[float], None]
 SMALLEST_SD = 0.02  # TU (0.26 ms): below it the equation's own error is what is left
-DRAWS = 128
+DRAWS = 96
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,7 @@ class MapSolution:
     draws_u: np.ndarray
     facts: dict[str, Any] = field(default_factory=dict)
     beat: Beat | None = None
+    draws_ab: np.ndarray | None = None  # (2, K) of log a and b, where they were fitted
 
     @property
     def T(self) -> np.ndarray:
@@ -71,9 +72,11 @@ def fit_lat(
         return MapProblem(equation, samples, model, D0, strength, loss=loss or Huber(2.0), tuning=tuning)
 
     if sd is None:  # a first fit with a middling prior tells the noise
-        for _ in range(2):
+        for steps in (12, 5):
             problem = build(data, 0.4)
-            rough = SparseGaussNewton(steps=14, relative=3e-3).solve(problem, theta, linear)
+            if steps < 12:
+                problem.rounding = problem.tuning.rounding[1]
+            rough = SparseGaussNewton(steps=steps, relative=1e-2).solve(problem, theta, linear)
             theta = rough.theta
             data = data.with_sd(max(noise_sd(rough, problem, data), SMALLEST_SD))
         tell(0.25)
@@ -85,7 +88,7 @@ def fit_lat(
     problem = build(data, choice.strength)
     if strength is None:
         problem.rounding = problem.tuning.rounding[1]
-    settled = SparseGaussNewton(steps=20, relative=3e-4).solve(problem, theta, linear)
+    settled = SparseGaussNewton(steps=12, relative=1e-3).solve(problem, theta, linear)
     tell(0.8)
     level = float(data.sd.median())
     if sd is None:
@@ -93,7 +96,7 @@ def fit_lat(
         data = data.with_sd(level)
     problem = build(data, choice.strength, contaminated(level, float(np.ptp(data.value.numpy()))))
     problem.rounding = problem.tuning.rounding[1]
-    solution = SparseGaussNewton(steps=20, relative=1e-4).solve(problem, settled.theta, linear)
+    solution = SparseGaussNewton(steps=20, relative=5e-4).solve(problem, settled.theta, linear)
     tell(0.9)
     return with_draws(problem, solution, choice, level, draws, seed)
 
@@ -101,7 +104,7 @@ def fit_lat(
 def with_draws(problem: MapProblem, solution: SparseSolution, choice: Choice, noise: float, draws: int, seed: int) -> MapSolution:
     deviations = solution.draw(draws, seed)
     n = problem.nodes
-    return MapSolution(problem, solution, choice, noise, deviations[:n], deviations[n : 2 * n], {"D0": problem.D0}, problem.beat)
+    return MapSolution(problem, solution, choice, noise, deviations[:n], deviations[n : 2 * n], {"D0": problem.D0}, problem.beat, deviations[2 * n :] if problem.free else None)
 
 
 def outlier_share(fit: MapSolution) -> Tensor:

@@ -13,7 +13,7 @@ from ..core.sparse import SparseGaussNewton, SparseSolution
 from ..core.sparse_linear import SparseSolver
 from .mapfit import MapProblem, Samples
 
-STRENGTHS = (3.4, 1.1, 0.4, 0.13, 0.04)  # in 1/l0, see mapfit
+STRENGTHS = (1.1, 0.4, 0.13, 0.04)  # in 1/l0, see mapfit
 HELD_OUT = 0.25
 WORSE = 1.05  # the path ends where a weaker prior predicts this much worse than the best so far
 USUAL = 0.8  # width of intervals that cover as they say over Laplace's: between 0.45 (one sharp scar) and 1.1 (uneven everywhere)
@@ -40,7 +40,7 @@ def choose(
     *,
     strengths: Sequence[float] = STRENGTHS,
     seed: int = 0,
-    steps: int = 12,
+    steps: int = 9,
     progress: Callable[[float], None] | None = None,
 ) -> Choice:
     """Fit three quarters of the data along a path from strong to weak, each from the last, and score the rest."""
@@ -55,7 +55,7 @@ def choose(
         problem = build(kept, strength)
         if number:
             problem.rounding = problem.tuning.rounding[1]
-        solution = SparseGaussNewton(steps=steps if number else steps + 4, relative=1e-3).solve(problem, theta, linear)
+        solution = SparseGaussNewton(steps=steps if number else steps + 4, relative=2e-3).solve(problem, theta, linear)
         theta = solution.theta
         scores[strength] = prediction_error(problem, held, theta)
         if scores[strength] <= min(scores.values()):

@@ -43,9 +43,10 @@ class Normal:
 class SparseSolver:
     """x of (J^T J + mu diag) x = rhs. The last factor serves as preconditioner as long as `patience` iterations are enough."""
 
-    def __init__(self, patience: int = 12, tolerance: float = 1e-4):
+    def __init__(self, patience: int = 8, tolerance: float = 1e-4):
         self.patience, self.tolerance = patience, tolerance
         self._factor: Any = None
+        self._failures = 0
         self.factorisations = 0
 
     def solve(self, normal: Normal, rhs: np.ndarray, mu: float) -> np.ndarray:
@@ -53,10 +54,11 @@ class SparseSolver:
 
         diagonal = normal.matrix.diagonal()
         matrix = normal.matrix + diags(mu * diagonal + 1e-12 * diagonal.max())
-        if self._factor is not None and self._factor.shape == matrix.shape:
+        if self._factor is not None and self._factor.shape == matrix.shape and self._failures < 3:
             x = preconditioned(lambda v: matrix @ v, rhs, self._factor.solve, self.tolerance, self.patience)
             if x is not None:
                 return x
+            self._failures += 1  # the matrix moves too fast here: do not try for ever
         self._factor = factorise(matrix)
         self.factorisations += 1
         return self._factor.solve(rhs)
