@@ -74,20 +74,13 @@ def fit_numbers(
     )
     check_speed(data, solved, start)
     D = float(np.exp(np.median(solved.u)))
-    small = data.to_input.T
-    count = np.asarray(small.sum(axis=1)).ravel()
-    own = len(data.whole.points) == len(data.mesh.points) or len(data.whole.points) > FINE_NODES
-    if own:  # observations on the fitted mesh
-        best = np.asarray(data.to_input.argmax(axis=1)).ravel()
-        near = data.inside & (np.asarray(data.to_input.max(axis=1).todense()).ravel() > 0.999)
-        V = np.full((len(count), data.V.shape[1]), np.nan)
-        V[best[near]] = data.V[near]
-        mesh, T = data.mesh, solved.T
-    else:
-        mesh, V, T = data.whole, data.V, data.back(solved.T)
+    fine = data.whole if len(data.mesh.points) < len(data.whole.points) <= FINE_NODES and data.grid is not None else None
     shape = Diffusion(1.0, ratio) if ratio is not None else None
-    found = numbers(mesh, shape, V, data.times, T, D, start, unknown, progress=lambda done: tell("fit", 0.3 + 0.7 * done))
-    V_fit, W_fit = (data.back(found.V), data.back(found.W)) if own else (found.V, found.W)
+    found = numbers(
+        data.mesh, data.to_input, fine, shape, np.where(data.inside[:, None], data.V, np.nan), data.times, solved.T, D, start, unknown,
+        progress=lambda done: tell("fit", 0.3 + 0.7 * done),
+    )
+    V_fit, W_fit = found.V, found.W
     return _numbers_fit(data, found, solved, ratio, noise, unknown, V_fit, W_fit, len(samples.value), seed)
 
 

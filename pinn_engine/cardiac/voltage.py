@@ -69,7 +69,7 @@ def fit_voltage(
         assert choice.theta is not None
         theta = choice.theta
     first = build(data, choice.strength)
-    solution = SparseGaussNewton(steps=25, relative=1e-4).solve(first, theta, linear)
+    solution = SparseGaussNewton(steps=12 if even else 25, relative=1e-3 if even else 1e-4).solve(first, theta, linear)
     tell(0.8)
     model = first.parameters(solution.theta)
     if sd is None:
@@ -91,9 +91,10 @@ def fit_voltage(
 
 def scan(element, data: Samples, model: AlievPanfilov) -> AlievPanfilov:
     """The pair (a, b) whose beat, moved to its best time everywhere, misses the data least: a start from nothing."""
-    pairs = [replace(model, a=a, b=b) for a in SCAN_A for b in SCAN_B]
-    misfit = [matched_filter(element, data, beat, step=0.8)[2] for beat in beats(pairs)]
-    return pairs[int(np.argmin(misfit))]
+    for pairs in (lambda m: [replace(m, a=SCAN_A[1], b=b) for b in SCAN_B], lambda m: [replace(m, a=a) for a in SCAN_A]):
+        tried = pairs(model)
+        model = tried[int(np.argmin([matched_filter(element, data, beat, step=1.0)[2] for beat in beats(tried)]))]
+    return model
 
 
 def _noise(data: Samples, beat: Beat, T: torch.Tensor) -> float:
