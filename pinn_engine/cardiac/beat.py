@@ -71,7 +71,9 @@ def _cable(models: Sequence[AlievPanfilov], duration: float) -> tuple[Tensor, Te
     lap[0, 1] = lap[-1, -2] = 2.0 / SPACING**2
     w, q = np.linalg.eig(lap)
     flow = torch.as_tensor(((q * np.exp(w * STEP)) @ np.linalg.inv(q)).real)
-    many = AlievPanfilov(**{f: torch.tensor([float(getattr(m, f)) for m in models], dtype=torch.float64) for f in models[0].__dataclass_fields__})
+    many = AlievPanfilov(
+        **{f: torch.tensor([float(getattr(m, f)) for m in models], dtype=torch.float64) for f in models[0].__dataclass_fields__}
+    )
     x = torch.arange(n, dtype=torch.float64)[:, None] * SPACING
     scale = many.front_scale(1.0)
     V = torch.sigmoid((2.0 - x) / scale).expand(n, len(models)).clone()

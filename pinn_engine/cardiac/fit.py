@@ -75,7 +75,9 @@ def _check(data: HeartData, unknown: tuple[str, ...], maps: tuple[str, ...], phy
     if data.LAT is not None and len(unknown) > 1:
         raise InputError(data.source, "activation times cannot tell a and b", found=",".join(unknown), fix="give --unknown D, or V as data")
     if data.LAT is not None and physics == "aliev-panfilov":
-        raise InputError(data.source, "has activation times only", found="--physics aliev-panfilov", fix="give --physics eikonal, or V as data")
+        raise InputError(
+            data.source, "has activation times only", found="--physics aliev-panfilov", fix="give --physics eikonal, or V as data"
+        )
 
 
 def equation_of(data: HeartData, across: float | None) -> tuple[EikonalDiffusion, float | None]:
@@ -106,11 +108,17 @@ def _from_lat(
     settings = common_settings(solved, model, ratio, width, seed)
     settings |= {
         "physics": "eikonal-diffusion",
-        "noise_sd": {"value": float(unit.from_tu(solved.noise)), "unit": unit.time, "origin": "given" if noise is not None else "estimated"},
+        "noise_sd": {
+            "value": float(unit.from_tu(solved.noise)),
+            "unit": unit.time,
+            "origin": "given" if noise is not None else "estimated",
+        },
         "observations": len(samples.value),
         "outliers": wrong,
     }
-    given = f"given a = {model.a:g} and k = {model.k:g}: activation times fix only D (1 - 2a)^2, conduction velocity does not depend on them"
+    given = (
+        f"given a = {model.a:g} and k = {model.k:g}: activation times fix only D (1 - 2a)^2, conduction velocity does not depend on them"
+    )
     parameters = {"D": map_parameter(data, maps, status, given), **given_parameters(model, ("a", "b", "k"))}
     return HeartFit(
         data,
@@ -135,7 +143,9 @@ def check_speed(data: HeartData, solved: MapSolution, model: AlievPanfilov) -> N
     if not SPEEDS[0] <= speed <= SPEEDS[1]:
         slow = speed < SPEEDS[0]
         guess = "times may be in us or coordinates in m" if slow else "times may be in s or in TU (--time-unit tu), coordinates in um"
-        raise InputError(data.source, f"a conduction velocity of {speed:.3g} m/s is not a heart's", found="mm and " + data.unit.time, fix=guess)
+        raise InputError(
+            data.source, f"a conduction velocity of {speed:.3g} m/s is not a heart's", found="mm and " + data.unit.time, fix=guess
+        )
 
 
 def node_maps(data: HeartData, solved: MapSolution, model: AlievPanfilov, width: float) -> tuple[dict[str, NodeMap], np.ndarray]:

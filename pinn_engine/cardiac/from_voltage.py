@@ -48,17 +48,33 @@ def fit_map(
     correlation: dict[str, dict[str, float]] = {}
     if free and solved.draws_ab is not None:
         a, b = solved.draws_ab
-        parameters = {"a": Parameter(found.a, float(found.a * a.std()), "1", "fitted"), "b": Parameter(found.b, float(b.std()), "1", "fitted")}
+        parameters = {
+            "a": Parameter(found.a, float(found.a * a.std()), "1", "fitted"),
+            "b": Parameter(found.b, float(b.std()), "1", "fitted"),
+        }
         r = float(np.corrcoef(a, b)[0, 1])
         correlation = {"a": {"a": 1.0, "b": r}, "b": {"a": r, "b": 1.0}}
         verdict = "D is a map; a and b are told by the shape of V in time, D (1 - 2a)^2 by how fast it travels."
     else:
         parameters, verdict = given_parameters(found, ("a", "b", "k")), f"D is given a = {found.a:g} and b = {found.b:g}."
     D = map_parameter(data, maps, status, "fitted with a and b" if free else f"given a = {found.a:g}")
-    settings = common_settings(solved, found, ratio, width, seed) | _about(solved.noise, noise, len(samples.value), "travelling beat and eikonal-diffusion")
-    residual = ((V - data.V) / solved.noise)[np.isfinite(data.V) & data.inside[:, None]]  # type: ignore[operator]
+    settings = common_settings(solved, found, ratio, width, seed) | _about(
+        solved.noise, noise, len(samples.value), "travelling beat and eikonal-diffusion"
+    )
+    assert data.V is not None
+    residual = ((V - data.V) / solved.noise)[np.isfinite(data.V) & data.inside[:, None]]
     return HeartFit(
-        data, maps, status, {"D": D, **parameters}, correlation, verdict, V, W, residual, convergence=solved.solution.history, settings=settings
+        data,
+        maps,
+        status,
+        {"D": D, **parameters},
+        correlation,
+        verdict,
+        V,
+        W,
+        residual,
+        convergence=solved.solution.history,
+        settings=settings,
     )
 
 
@@ -66,18 +82,36 @@ def fit_numbers(
     data: HeartData, model: AlievPanfilov, unknown: tuple[str, ...], across: float | None, noise: float | None, seed: int, tell: Progress
 ) -> HeartFit:
     """One D for the whole tissue, with a and b if asked."""
-    assert data.V is not None and data.times is not None
+    assert data.V is not None
+    assert data.times is not None
     equation, ratio = equation_of(data, across)
     samples = data.samples(noise or 0.1)
     solved, start = fit_voltage(
-        equation, samples, model, free=len(unknown) > 1, even=True, sd=noise, seed=seed, draws=16, progress=lambda done: tell("fit", 0.3 * done)
+        equation,
+        samples,
+        model,
+        free=len(unknown) > 1,
+        even=True,
+        sd=noise,
+        seed=seed,
+        draws=16,
+        progress=lambda done: tell("fit", 0.3 * done),
     )
     check_speed(data, solved, start)
     D = float(np.exp(np.median(solved.u)))
     fine = data.whole if len(data.mesh.points) < len(data.whole.points) <= FINE_NODES and data.grid is not None else None
     shape = Diffusion(1.0, ratio) if ratio is not None else None
     found = numbers(
-        data.mesh, data.to_input, fine, shape, np.where(data.inside[:, None], data.V, np.nan), data.times, solved.T, D, start, unknown,
+        data.mesh,
+        data.to_input,
+        fine,
+        shape,
+        np.where(data.inside[:, None], data.V, np.nan),
+        data.times,
+        solved.T,
+        D,
+        start,
+        unknown,
         progress=lambda done: tell("fit", 0.3 + 0.7 * done),
     )
     V_fit, W_fit = found.V, found.W
@@ -85,8 +119,16 @@ def fit_numbers(
 
 
 def _numbers_fit(
-    data: HeartData, found: Any, solved: MapSolution, ratio: float | None, noise: float | None, unknown: tuple[str, ...],
-    V: np.ndarray, W: np.ndarray, count: int, seed: int,
+    data: HeartData,
+    found: Any,
+    solved: MapSolution,
+    ratio: float | None,
+    noise: float | None,
+    unknown: tuple[str, ...],
+    V: np.ndarray,
+    W: np.ndarray,
+    count: int,
+    seed: int,
 ) -> HeartFit:
     solution, unit = found.solution, data.unit
     outside = {name: (unit.rate_from_tu(1.0), unit.diffusivity) if name == "D" else (1.0, "1") for name in unknown}
@@ -107,15 +149,29 @@ def _numbers_fit(
     maps = {
         "D": _flat(data, D_MAP, unit.diffusivity, parameters["D"].value, parameters["D"].std),
         "LAT": NodeMap(
-            LAT_MAP, unit.time, np.asarray(unit.from_tu(T), np.float32), np.asarray(unit.from_tu(data.back(solved.draws_T.std(axis=1))), np.float32)
+            LAT_MAP,
+            unit.time,
+            np.asarray(unit.from_tu(T), np.float32),
+            np.asarray(unit.from_tu(data.back(solved.draws_T.std(axis=1))), np.float32),
         ),
     }
     status = np.where(data.inside, int(NodeStatus.FITTED), int(NodeStatus.OUTSIDE)).astype(np.uint8)
     settings = common_settings(solved, found.model, ratio, 1.0, seed) | _about(found.noise, noise, count, "Aliev-Panfilov, simulated")
     settings |= {"speed": {"value": float(unit.rate_from_tu(speed)), "unit": unit.speed}}
-    residual = ((V - data.V) / found.noise)[np.isfinite(data.V)]  # type: ignore[operator]
+    assert data.V is not None
+    residual = ((V - data.V) / found.noise)[np.isfinite(data.V)]
     return HeartFit(
-        data, maps, status, parameters, correlation, solution.verdict(), V, W, residual, convergence=solution.history["cost"], settings=settings
+        data,
+        maps,
+        status,
+        parameters,
+        correlation,
+        solution.verdict(),
+        V,
+        W,
+        residual,
+        convergence=solution.history["cost"],
+        settings=settings,
     )
 
 

@@ -104,7 +104,17 @@ def fit_lat(
 def with_draws(problem: MapProblem, solution: SparseSolution, choice: Choice, noise: float, draws: int, seed: int) -> MapSolution:
     deviations = solution.draw(draws, seed)
     n = problem.nodes
-    return MapSolution(problem, solution, choice, noise, deviations[:n], deviations[n : 2 * n], {"D0": problem.D0}, problem.beat, deviations[2 * n :] if problem.free else None)
+    return MapSolution(
+        problem,
+        solution,
+        choice,
+        noise,
+        deviations[:n],
+        deviations[n : 2 * n],
+        {"D0": problem.D0},
+        problem.beat,
+        deviations[2 * n :] if problem.free else None,
+    )
 
 
 def outlier_share(fit: MapSolution) -> Tensor:

@@ -1,7 +1,7 @@
 """The map problem: activation time T(x) and u(x) = log D(x) on the nodes of a mesh, from activation times or from samples of V.
 
     data      LAT: (I T - y) / sd, or V: (Phi(t - I T) - v) / sd, robust against outliers
-    equation  eikonal-diffusion residual / 0.05, robust: one count per patch of `length`^2 (fronts that collide or break through do not fit it)
+    equation  eikonal-diffusion residual / 0.05, robust: one count a patch of `length`^2 (colliding fronts do not fit it)
     edges     strength * integral of |grad u| (total variation): the background even, the border of a scar sharp
     smooth    a whisper of biharmonic energy on T (where the equation is off), a broad normal prior on u round its mean
 Everything scales with l0 = sqrt(D0 / k), so that the same settings serve D = 0.02 and D = 20 mm^2/TU.
@@ -19,7 +19,6 @@ from ..core.sparse import Contaminated, Gaussian, Huber, Loss, Rows, SparseProbl
 from .beat import Beat, beats
 from .eikonal import EikonalDiffusion, front_constant
 from .model import AlievPanfilov
-
 
 EVEN = 30.0  # strength at which D is one number
 
@@ -125,7 +124,7 @@ class MapProblem(SparseProblem):
         moving = self.rounding > last
         if self.active is None or moving:  # the mask follows T at first, then stays: a moving one lets the cost wander
             T = self.split(theta)[0]
-            self.active = self.mask if self.mask is not None else T > T.min() + self.tuning.start_time
+            self.active = self.mask if self.mask is not None else T.min() + self.tuning.start_time < T
         if moving and self._stepped:
             self.rounding = max(last, self.rounding * self.tuning.shrink)
         self._stepped = True

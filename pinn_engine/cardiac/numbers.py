@@ -71,11 +71,19 @@ def fit_numbers(
         base = beats([replace(model, a=at["a"], b=at["b"])])[0]
         s = [torch.from_numpy(times[0] + r["shift"] - T) for r in runs]
         start = Start(np.stack([base.V_and_slope(x)[0].numpy() for x in s]), np.stack([base.W_at(x).numpy() for x in s]))
-        many = replace(model, a=torch.tensor([r["a"] for r in runs], dtype=torch.float64), b=torch.tensor([r["b"] for r in runs], dtype=torch.float64))
+        many = replace(
+            model, a=torch.tensor([r["a"] for r in runs], dtype=torch.float64), b=torch.tensor([r["b"] for r in runs], dtype=torch.float64)
+        )
         factor = [float(np.exp(r["D"])) for r in runs]
         sim = simulate(
-            on, shape or Diffusion(1.0), start, duration=float(times[-1] - times[0]) + 1e-6, model=many, frame_step=float(gaps.mean()),
-            D_factor=factor, keep_W=not sides,
+            on,
+            shape or Diffusion(1.0),
+            start,
+            duration=float(times[-1] - times[0]) + 1e-6,
+            model=many,
+            frame_step=float(gaps.mean()),
+            D_factor=factor,
+            keep_W=not sides,
         )
         return sim.V, (sim.W if sim.W is not None else sim.V)
 
@@ -121,7 +129,15 @@ def fit_numbers(
     theta = torch.tensor([[point[name] for name in unknown]], dtype=torch.float64)
     one = torch.ones(1)
     solution = Solution(
-        names, theta, values, torch.tensor([int(status)], dtype=torch.uint8), 0.5 * cost * one, done * one, covariance, condition, weakest,
+        names,
+        theta,
+        values,
+        torch.tensor([int(status)], dtype=torch.uint8),
+        0.5 * cost * one,
+        done * one,
+        covariance,
+        condition,
+        weakest,
         {"cost": history},
     )
     fitted = replace(model, a=point["a"], b=point["b"])

@@ -56,7 +56,8 @@ class HeartData:
             nodes = np.flatnonzero(np.isfinite(self.LAT) & self.inside)
             values, time = self.LAT[nodes], None
         else:
-            assert self.V is not None and self.times is not None
+            assert self.V is not None
+            assert self.times is not None
             nodes, frame = np.nonzero(np.isfinite(self.V) & self.inside[:, None])
             values, time = self.V[nodes, frame], torch.from_numpy(self.times[frame])
         picked = coo[nodes].tocoo()
@@ -73,7 +74,7 @@ def read(path: str | Path, *, time_unit: str = "ms", times: str | Path | None = 
     mesh = meshes.read(path)
     prefix = path.name.removesuffix(path.suffix)
     given = _times(times) if times is not None else None
-    wants_V = (array or "").lower() == "v" or (array is None and given is not None) or _has_V(mesh) and not _has_LAT(mesh)
+    wants_V = (array or "").lower() == "v" or (array is None and given is not None) or (_has_V(mesh) and not _has_LAT(mesh))
     if wants_V:
         V, frames = voltage(mesh, given, unit, array or "V")
         check_voltage(V, mesh.source)

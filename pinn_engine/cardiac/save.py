@@ -63,7 +63,9 @@ def _volumes(fit: HeartFit, folder: OutputFolder, reference: str | None, spacing
     prefix, grid, written = fit.data.prefix, fit.data.grid, []
     shell: dict[str, Any] = {}
     if grid is None:
-        target = nifti.read(reference, what="reference image")[1] if reference else grid_around(fit.data.whole, spacing or DEFAULT_SPACING, 2.0)
+        target = (
+            nifti.read(reference, what="reference image")[1] if reference else grid_around(fit.data.whole, spacing or DEFAULT_SPACING, 2.0)
+        )
         if fit.data.whole.is_surface:
             shell = {"ShellThickness": 2.0 * float(target.spacing.max()), "ShellThicknessUnit": "mm"}
     for key, one in fit.maps.items():

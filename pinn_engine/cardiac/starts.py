@@ -96,8 +96,8 @@ def matched_filter(element: Elements, data: Samples, beat: Beat, *, step: float 
     cost = smooth[nodes, best] / local
     at = trial.numpy()[best]
     inner = np.clip(best, 1, len(trial) - 2)  # parabola through the three lowest
-    l, m, r = (smooth[nodes, inner + d] for d in (-1, 0, 1))
-    bend = l - 2 * m + r
-    at = np.where((inner == best) & (bend > 0), trial.numpy()[inner] + 0.5 * step * (l - r) / np.where(bend > 0, bend, 1.0), at)
+    left, m, right = (smooth[nodes, inner + d] for d in (-1, 0, 1))
+    bend = left - 2 * m + right
+    at = np.where((inner == best) & (bend > 0), trial.numpy()[inner] + 0.5 * step * (left - right) / np.where(bend > 0, bend, 1.0), at)
     sharp = np.maximum(np.ptp(smooth, axis=1) / local, 0.0)
     return torch.from_numpy(at), torch.from_numpy(sharp), float(np.average(cost, weights=mass))

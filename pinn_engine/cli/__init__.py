@@ -26,7 +26,9 @@ def parser() -> Parser:
     """All commands; each module adds its own."""
     from . import demo, heart, perfusion, phantom
 
-    top = Parser(prog="pinn-engine", description="Physics-informed neural networks that fit perfusion and cardiac models, with uncertainty.")
+    top = Parser(
+        prog="pinn-engine", description="Physics-informed neural networks that fit perfusion and cardiac models, with uncertainty."
+    )
     top.add_argument("--version", action="version", version=f"pinn-engine {__version__}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for module in (perfusion, heart, phantom, demo):

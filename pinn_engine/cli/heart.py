@@ -76,7 +76,9 @@ def fit_arguments(call: argparse.Namespace) -> dict[str, Any]:
 def run_fit(call: argparse.Namespace) -> int:
     set_threads(call.threads)
     read = {"time_unit": call.time_unit, "times": call.times, "array": call.array}
-    task = Task(call.input, call.out, read, fit_arguments(call), organ="cardiac", save={"reference": call.reference, "spacing": call.spacing})
+    task = Task(
+        call.input, call.out, read, fit_arguments(call), organ="cardiac", save={"reference": call.reference, "spacing": call.spacing}
+    )
     return finish(run_one(task, reporter(call.progress)))
 
 
@@ -135,7 +137,13 @@ def make_phantom(out: Path, tissue: str, share: float, noise: float, spacing: fl
     OutputFolder(out)
     protocol = "planar" if tissue == "even" else "point"
     files = simulate_to(
-        out / "truth", rectangle=(10.0, 10.0), spacing=spacing, duration=duration, time_unit="tu", tissue=tissue, protocol=protocol  # type: ignore[arg-type]
+        out / "truth",
+        rectangle=(10.0, 10.0),
+        spacing=spacing,
+        duration=duration,
+        time_unit="tu",
+        tissue=tissue,
+        protocol=protocol,  # type: ignore[arg-type]
     )
     movie = read_movie(files["movie"])
     V = observe_V(movie.V.reshape(-1, movie.V.shape[3]), share, noise, seed).reshape(movie.V.shape)
@@ -145,7 +153,9 @@ def make_phantom(out: Path, tissue: str, share: float, noise: float, spacing: fl
 
 
 def add_demo(kinds) -> None:
-    p = kinds.add_parser("cardiac", description="Fit D as a map on a square with a scar, from 5 % of V, and compare with the truth.".replace("%", "%%"))
+    p = kinds.add_parser(
+        "cardiac", description="Fit D as a map on a square with a scar, from 5 % of V, and compare with the truth.".replace("%", "%%")
+    )
     p.add_argument("--out", required=True, metavar="DIR")
     p.add_argument("--progress", choices=("bar", "json", "none"))
     p.set_defaults(run=run_demo)
@@ -166,7 +176,9 @@ def run_demo(call: argparse.Namespace) -> int:
     rows = accuracy(true, value, spread)
     folder.write_tsv("accuracy.tsv", rows)
     for row in rows:
-        print(f"{row['region']:<16} median |relative error| {row['median_relative_error']:.3f}   90 % intervals cover {row['coverage']:.2f}")
+        print(
+            f"{row['region']:<16} median |relative error| {row['median_relative_error']:.3f}   90 % intervals cover {row['coverage']:.2f}"
+        )
     print(f"Dice of D < 0.05: {dice(true, value):.3f}")
     print(outcome.message)
     return 0

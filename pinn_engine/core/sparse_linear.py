@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -76,7 +77,9 @@ class DeviceSolver:
         extra = torch.as_tensor(mu * diagonal + 1e-12 * diagonal.max(), device=self.device)
         inverse = 1.0 / (torch.as_tensor(diagonal, device=self.device) + extra)
         crow, column, value = (torch.as_tensor(x, device=self.device) for x in (matrix.indptr, matrix.indices, matrix.data))
-        a = torch.sparse_csr_tensor(crow.long(), column.long(), value, matrix.shape, check_invariants=False)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch calls CSR a beta feature
+            a = torch.sparse_csr_tensor(crow.long(), column.long(), value, matrix.shape, check_invariants=False)
         b = torch.as_tensor(rhs, device=self.device)
         x = preconditioned(lambda v: a @ v + extra * v, b, lambda r: inverse * r, self.tolerance, self.iterations, keep=True)
         return x.cpu().numpy()

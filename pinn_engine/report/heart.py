@@ -12,11 +12,22 @@ from .html import Markup
 
 VIEWS = ("front", "left", "back", "right")
 MAX_POINTS = 1500
+BACKDROP = "#0b0e13"  # pictures.BACKGROUND
 
 
 def write_report(fit: HeartFit) -> str:
     """The report's HTML."""
-    body = [_head(fit), _cards(fit), _notes(fit), _maps(fit), _scatter(fit), _traces(fit), _parameters(fit), _status(fit), _settings(fit)]
+    body: list[str] = [
+        _head(fit),
+        _cards(fit),
+        _notes(fit),
+        _maps(fit),
+        _scatter(fit),
+        _traces(fit),
+        _parameters(fit),
+        _status(fit),
+        _settings(fit),
+    ]
     body.append("<footer>Made by pinn_engine. For research use only: not a medical device, not for diagnosis or treatment.</footer>")
     return html.page(f"Heart report: {fit.data.prefix}", body)
 
@@ -102,7 +113,7 @@ def views(fit: HeartFit, values: np.ndarray, window: tuple[float, float], colorm
     inside = (fit.status[faces] > 0).all(axis=1)
     colour = pictures.colour(values[faces].mean(axis=1), window, colormap, inside).astype(float) / 255.0
     colour[~inside] = 0.35
-    figure = Figure(figsize=(2 * size / 100, 2 * size / 100), dpi=100, facecolor=tuple(c / 255 for c in pictures.BACKGROUND))
+    figure = Figure(figsize=(2 * size / 100, 2 * size / 100), dpi=100, facecolor=BACKDROP)
     reach = float(np.abs(points).max()) * 1.05
     for n, title in enumerate(VIEWS):
         angle = 0.5 * np.pi * n
@@ -114,7 +125,7 @@ def views(fit: HeartFit, values: np.ndarray, window: tuple[float, float], colorm
         light = 0.55 + 0.45 * np.abs(normal @ toward)
         axis = figure.add_axes((0.5 * (n % 2), 0.5 * (1 - n // 2), 0.5, 0.5))
         shade = np.clip(colour * light[:, None], 0, 1)
-        axis.add_collection(PolyCollection(flat[order], facecolors=shade[order], edgecolors=shade[order], linewidths=0.3))
+        axis.add_collection(PolyCollection(list(flat[order]), facecolors=shade[order], edgecolors=shade[order], linewidths=0.3))
         axis.set(xlim=(-reach, reach), ylim=(-reach, reach))
         axis.axis("off")
         axis.text(0.03, 0.95, title, transform=axis.transAxes, color="#d5dbe3", fontsize=8)
@@ -139,10 +150,14 @@ def _scatter(fit: HeartFit) -> Markup:
     low, high = float(min(x.min(), y.min())), float(max(x.max(), y.max()))
     unit = fit.data.unit.time
     frame = svg.axes((low, high), (low, high), (540, 320), (f"observed, {unit}", f"fitted, {unit}"))
-    dots = "".join(f'<circle cx="{frame.x(a):.1f}" cy="{frame.y(b):.1f}" r="2" fill="{svg.ACCENT}" opacity="0.5"/>' for a, b in zip(x, y, strict=True))
+    dots = "".join(
+        f'<circle cx="{frame.x(a):.1f}" cy="{frame.y(b):.1f}" r="2" fill="{svg.ACCENT}" opacity="0.5"/>' for a, b in zip(x, y, strict=True)
+    )
     line = svg.line(frame.x(low), frame.y(low), frame.x(high), frame.y(high), stroke=svg.INK)
     off = np.abs(fit.predicted - fit.observed)
-    words = f"Median difference {svg.figure(float(np.median(off)))} {unit}, 95th percentile {svg.figure(float(np.percentile(off, 95)))} {unit}."
+    words = (
+        f"Median difference {svg.figure(float(np.median(off)))} {unit}, 95th percentile {svg.figure(float(np.percentile(off, 95)))} {unit}."
+    )
     picture = svg.picture(540, 320, frame.svg + line + dots, "Activation times, fitted against observed")
     return html.section("Activation times", html.figure("Fitted against observed", unit, words, picture, dark=False))
 
@@ -164,7 +179,9 @@ def _traces(fit: HeartFit) -> Markup:
             for t, v in zip(times, fit.data.V[node], strict=True)
             if np.isfinite(v)
         )
-        picture = svg.picture(540, 190, f'{frame.svg}<polyline points="{curve}" fill="none" stroke="{svg.ACCENT}" stroke-width="1.6"/>{dots}', "V")
+        picture = svg.picture(
+            540, 190, f'{frame.svg}<polyline points="{curve}" fill="none" stroke="{svg.ACCENT}" stroke-width="1.6"/>{dots}', "V"
+        )
         place = ", ".join(f"{x:.1f}" for x in fit.data.whole.points[node])
         figures.append(html.figure(f"Node {node}", f"({place}) mm", "", picture, dark=False))
     return html.section("Traces", html.paragraph("Observed (dots) and fitted (line).", "small"), html.division("pair", *figures))
@@ -197,5 +214,5 @@ def overview(fit: HeartFit) -> bytes:
     window = pictures.percentile_window(one.value[fit.status > 0])
     draw = flat_picture if fit.data.grid is not None else views
     stream = io.BytesIO()
-    imsave(stream, draw(fit, one.value, window, one.kind.colormap), format="png", metadata={"Software": None})
+    imsave(stream, draw(fit, one.value, window, one.kind.colormap), format="png")
     return stream.getvalue()

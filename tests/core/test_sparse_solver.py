@@ -20,7 +20,12 @@ class Chain(SparseProblem):
         i = torch.arange(n)
         data = weighted_rows((theta.exp() - self.y) / 0.1, i, i, theta.exp() / 0.1, self.loss)
         j = torch.arange(n - 1)
-        ties = Rows(theta[1:] - theta[:-1], torch.cat([j, j]), torch.cat([j + 1, j]), torch.cat([torch.ones(n - 1), -torch.ones(n - 1)]).double())
+        ties = Rows(
+            10.0 * (theta[1:] - theta[:-1]),
+            torch.cat([j, j]),
+            torch.cat([j + 1, j]),
+            10.0 * torch.cat([torch.ones(n - 1), -torch.ones(n - 1)]).double(),
+        )
         return {"data": data, "ties": ties}
 
 
