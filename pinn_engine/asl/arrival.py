@@ -6,37 +6,32 @@ eliminated. Summed over the grid the same scores give the probability of the dat
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
 
-@dataclass(frozen=True)
-class GridPosterior:
-    """Per voxel (B,): the best grid point, and `evidence` = log p(data) up to a constant."""
-
-    best_att: Tensor
-    best_flow: Tensor
-    evidence: Tensor
-
-
-def grid_posterior(data: Tensor, precision: Tensor, table: Tensor, att: Tensor, log_prior: Tensor, flow_sd: float) -> GridPosterior:
-    """Posterior of (flow, ATT) on a grid of A arrival times.
+def best_start(data: Tensor, precision: Tensor, table: Tensor, att: Tensor, log_prior: Tensor, flow_sd: float) -> tuple[Tensor, Tensor]:
+    """The most probable arrival time of the grid and its flow, each (B,).
 
     `data` (B, K) rotated rows, `precision` (B, K) their 1/sd, `table` (B or 1, A, K) predictions of unit flow, `att` and `log_prior` (A,).
-    Flow has the prior N(0, flow_sd^2) and is integrated out exactly: it enters linearly.
+    Flow has the prior N(0, flow_sd^2) and is eliminated exactly: it enters linearly.
     """
+    cross, total = _scores(data, precision, table, flow_sd)
+    flow = cross / total
+    best = (0.5 * cross * flow + log_prior).argmax(dim=1, keepdim=True)
+    return att[best.squeeze(1)], flow.gather(1, best).squeeze(1)
+
+
+def log_evidence(data: Tensor, precision: Tensor, table: Tensor, log_prior: Tensor, flow_sd: float) -> Tensor:
+    """(B,) log p(data) up to a constant that depends on neither the precision nor the table; arguments as for `best_start`."""
+    cross, total = _scores(data, precision, table, flow_sd)
+    mass = 0.5 * cross * cross / total - 0.5 * torch.log(total * flow_sd**2) + log_prior
+    return mass.logsumexp(dim=1) + precision.log().sum(dim=1) - 0.5 * (data * precision).square().sum(dim=1)
+
+
+def _scores(data: Tensor, precision: Tensor, table: Tensor, flow_sd: float) -> tuple[Tensor, Tensor]:
+    """Per grid point (B, A): data against prediction, and the information on the flow."""
     weight = precision * precision
     if table.shape[0] == 1:
-        cross, power = (data * weight) @ table[0].T, weight @ (table[0] ** 2).T
-    else:
-        cross = (table @ (data * weight).unsqueeze(2)).squeeze(2)
-        power = (table**2 @ weight.unsqueeze(2)).squeeze(2)
-    total = power + flow_sd**-2
-    flow = cross / total
-    score = 0.5 * cross * flow + log_prior
-    best = score.argmax(dim=1, keepdim=True)
-    mass = (score - 0.5 * torch.log(total * flow_sd**2)).logsumexp(dim=1)
-    evidence = mass + precision.log().sum(dim=1) - 0.5 * (data * data * weight).sum(dim=1)
-    return GridPosterior(att[best.squeeze(1)], flow.gather(1, best).squeeze(1), evidence)
+        return (data * weight) @ table[0].T, weight @ (table[0] ** 2).T + flow_sd**-2
+    return (table @ (data * weight).unsqueeze(2)).squeeze(2), (table**2 @ weight.unsqueeze(2)).squeeze(2) + flow_sd**-2

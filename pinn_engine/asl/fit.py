@@ -125,14 +125,13 @@ def solve(plan: Plan, model_error: float, progress: Progress | None = None) -> S
     networks = VoxelNetworks(plan) if uses_networks(plan.s) else None
 
     def build(rows: Tensor) -> tuple[Problem, Tensor]:
-        start = plan.posterior(rows, plan.tables, level)
+        att, flow = plan.start(rows, plan.tables, level)
         if networks:
-            return networks.problem(rows, level, start.best_att, start.best_flow)
+            return networks.problem(rows, level, att, flow)
         data, precision = plan.whitened(rows, plan.tables, level)
         unknowns = plan.unknowns()
-        values = {"att": start.best_att, "t1b": torch.full_like(start.best_att, plan.t1b)}
-        theta = unknowns.internal(values) if unknowns.size else data.new_zeros(len(rows), 0)
-        return FlowProblem(plan.prediction(rows), data, precision, unknowns, plan.flow_sd), theta
+        values = {"att": att, "t1b": torch.full_like(att, plan.t1b)}
+        return FlowProblem(plan.prediction(rows), data, precision, unknowns, plan.flow_sd), unknowns.internal(values)
 
     report = (lambda done: progress("fit", done)) if progress else None
     solver = NETWORK_SOLVER if networks else SOLVER

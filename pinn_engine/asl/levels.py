@@ -33,18 +33,16 @@ def measured_noise(plan: Plan) -> Curves:
 
 def _profile_chi2(plan: Plan, rows: Tensor, tables: Tables) -> np.ndarray:
     data, _ = plan.whitened(rows, tables, 0.0)
-    best = plan.posterior(rows, tables, 0.0)
+    att, flow = plan.start(rows, tables, 0.0)
     grid = plan.rows_of(rows, tables.grid)
-    column = torch.searchsorted(plan.att.to(data), best.best_att.contiguous()).clamp_max(grid.shape[1] - 1)
+    column = torch.searchsorted(plan.att.to(data), att.contiguous()).clamp_max(grid.shape[1] - 1)
     curve = grid[0][column] if grid.shape[0] == 1 else grid[torch.arange(len(rows)), column]
-    return ((data - best.best_flow.unsqueeze(1) * curve) ** 2).sum(dim=1).cpu().numpy()
+    return ((data - flow.unsqueeze(1) * curve) ** 2).sum(dim=1).cpu().numpy()
 
 
 def model_error_by_evidence(plan: Plan) -> float:
     """The level of model error that makes the scan's data most probable: sum over voxels of log p(data | level)."""
     generator = torch.Generator().manual_seed(plan.s.seed)
     rows = torch.randperm(len(plan.c), generator=generator)[:EVIDENCE_VOXELS].sort().values
-    scores = [
-        float(plan.posterior(rows, plan.tables, level * plan.equation_unit).evidence.double().nansum()) for level in MODEL_ERROR_LEVELS
-    ]
+    scores = [plan.evidence(rows, level * plan.equation_unit) for level in MODEL_ERROR_LEVELS]
     return MODEL_ERROR_LEVELS[int(np.argmax(scores))]

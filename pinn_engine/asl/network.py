@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ..core import MLP, LevenbergMarquardt, Problem
 from ..core.fields import ACTIVATIONS
+from .kinetics import Kinetics
 from .plan import Plan
 from .problems import Arrival, NetworkProblem
 
@@ -36,12 +38,13 @@ class VoxelNetworks:
             return plan.rows_of(rows, table.to(att))
 
         inputs = Arrival(on(c.edges), self.tau.to(att))
-        weights = self._start(inputs, att, flow / unit)
+        model = plan.kinetics_of(rows)
+        weights = self._start(model, inputs, att, flow / unit)
         unknowns = plan.unknowns()
         problem = NetworkProblem(
             network=self.network,
             inputs=inputs,
-            model=plan.kinetics(0),
+            model=model,
             at_data=self.at_data.to(att),
             equation=on(self.equation),
             intervals=(on(c.edges[:, c.low]), on(c.edges[:, c.high]), c.tau.to(att), on(c.widths.sqrt())),
@@ -56,25 +59,39 @@ class VoxelNetworks:
         values = {"att": att, "t1b": torch.full_like(att, plan.t1b)}
         return problem, torch.cat([(flow / unit).unsqueeze(1), unknowns.internal(values), weights], dim=1)
 
-    def _start(self, inputs: Arrival, att: Tensor, flow: Tensor) -> Tensor:
+    def _start(self, model: Kinetics, inputs: Arrival, att: Tensor, flow: Tensor) -> Tensor:
         """(B, W) the pre-trained hidden layers, and the output layer that comes closest to the closed form at the start."""
         weights = self.warm_start.to(att).repeat(len(att), 1)
-        curve = self._closed_form(inputs, att) * flow.unsqueeze(1)
+        curve = self._closed_form(model, inputs, att) * flow.unsqueeze(1)
         weights[:, -1 - self.network.layers[-2] : -1] = output_layer(self.network, weights, inputs(att), curve)[1]
         return weights
 
     def _pretrain(self) -> Tensor:
-        """(1, W) weights whose hidden layer suits the curves of all arrival times: Glorot (seeded), then `SharedHiddenLayer`."""
+        """(1, W) weights whose hidden layer suits the curves of all arrival times, and of the shortest, middle and longest T1 of the scan.
+
+        Glorot (seeded), then `SharedHiddenLayer`; on one thread, for every voxel's network depends on it to the last digits.
+        """
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            return self._pretrain_serial()
+        finally:
+            torch.set_num_threads(threads)
+
+    def _pretrain_serial(self) -> Tensor:
         att = torch.linspace(0.1, 0.8, 12, dtype=torch.float64) * self.plan.att_max
         inputs = Arrival(self.plan.collocation.edges[:1], self.tau)
-        curves = self._closed_form(inputs, att)
+        by_t1 = np.argsort(self.plan.group_t1)
+        groups = sorted({int(by_t1[0]), int(by_t1[len(by_t1) // 2]), int(by_t1[-1])})
+        curves = torch.cat([self._closed_form(self.plan.kinetics(g), inputs, att) for g in groups])
         curves = curves / curves.abs().amax(dim=1, keepdim=True)
         start = self.network.glorot(1, torch.Generator().manual_seed(self.plan.s.seed), dtype=torch.float64)
-        return PRETRAINING.solve(SharedHiddenLayer(self.network, inputs(att), curves), start).theta
+        return PRETRAINING.solve(SharedHiddenLayer(self.network, inputs(att).repeat(len(groups), 1, 1), curves), start).theta
 
-    def _closed_form(self, inputs: Arrival, att: Tensor) -> Tensor:
+    def _closed_form(self, model: Kinetics, inputs: Arrival, att: Tensor) -> Tensor:
+        """(B, E) curves of unit flow at the edges."""
         t1b = torch.full_like(att, self.plan.t1b)
-        return self.plan.kinetics(0).closed_form(inputs.edges, inputs.tau, att.unsqueeze(1), t1b.unsqueeze(1))[0]
+        return model.closed_form(inputs.edges, inputs.tau, att.unsqueeze(1), t1b.unsqueeze(1))[0]
 
 
 class SharedHiddenLayer(Problem):

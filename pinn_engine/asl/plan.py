@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..core import Fixed, Free, Gaussian, Unknowns
-from .arrival import GridPosterior, grid_posterior
+from .arrival import best_start, log_evidence
 from .collocation import collocate, reduced_network
 from .curves import Curves
 from .kinetics import Kinetics, apparent_t1, kinetics
@@ -39,7 +39,7 @@ class Settings:
     seed: int = 0
     hidden: tuple[int, ...] = (6,)
     activation: str = "tanh"
-    chunk: int = 8192
+    chunk: int = 16384
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ class Plan:
             t1 = 1.0 / (1.0 / self.t1b - 0.01 / self.partition)
         return kinetics(self.labeling, self.s.model, t1, self.partition)
 
-    def _kinetics_of(self, rows: Tensor) -> Kinetics:
+    def kinetics_of(self, rows: Tensor) -> Kinetics:
         """Exact T1' of every voxel where a T1 map was given."""
         if self.t1 is None or self.s.model == "simplified" or self.single:
             return self.kinetics(0)
@@ -164,13 +164,19 @@ class Plan:
         rotated = data @ rotation[0] if rotation.shape[0] == 1 else (data.unsqueeze(1) @ rotation).squeeze(1)
         return rotated, (noise.unsqueeze(1) ** 2 + model_error**2 * self.rows_of(rows, tables.spread)).rsqrt()
 
-    def posterior(self, rows: Tensor, tables: Tables, model_error: float) -> GridPosterior:
+    def start(self, rows: Tensor, tables: Tables, model_error: float) -> tuple[Tensor, Tensor]:
+        """Best arrival time of the grid and its flow, each (B,)."""
         data, precision = self.whitened(rows, tables, model_error)
-        att, log_prior = self.att.to(data), self.log_prior.to(data)
-        return grid_posterior(data, precision, self.rows_of(rows, tables.grid), att, log_prior, self.flow_sd)
+        return best_start(data, precision, self.rows_of(rows, tables.grid), self.att.to(data), self.log_prior.to(data), self.flow_sd)
+
+    def evidence(self, rows: Tensor, model_error: float) -> float:
+        """log p(data of these voxels | model error), up to a constant."""
+        data, precision = self.whitened(rows, self.tables, model_error)
+        each = log_evidence(data, precision, self.rows_of(rows, self.tables.grid), self.log_prior.to(data), self.flow_sd)
+        return float(each.double().nansum())
 
     def prediction(self, rows: Tensor) -> ClosedForm | FeatureNetwork:
-        model, c, tables = self._kinetics_of(rows), self.collocation, self.tables
+        model, c, tables = self.kinetics_of(rows), self.collocation, self.tables
 
         def on(table: Tensor) -> Tensor:
             return self.rows_of(rows, table.to(tables.grid))

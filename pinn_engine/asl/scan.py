@@ -73,17 +73,19 @@ def read(
     _check_total(sidecar, types, notes)
     difference = _difference(volumes, differencing, path, notes)
 
-    t1_tissue = None if t1_map is None else _t1_map(t1_map, grid, acquisition, notes)
+    t1_tissue, impossible = (None, None) if t1_map is None else _t1_map(t1_map, grid, acquisition.t1_tissue.number)
     calibration = calibrate(
         Series(path, volumes, types, grid, sidecar),
         m0=m0,
         m0_scale=m0_scale,
-        partition=_value(acquisition.partition),
-        t1_tissue=_value(acquisition.t1_tissue) if t1_tissue is None else t1_tissue,
+        partition=acquisition.partition.number,
+        t1_tissue=acquisition.t1_tissue.number if t1_tissue is None else t1_tissue,
         notes=notes,
     )
     origins = {**acquisition.origins, **calibration.origins}
     brain, origins["mask"] = _mask(mask, calibration.image, volumes, types, difference, grid, path, acquisition.slice_axis)
+    if impossible is not None and (count := int((impossible & brain).sum())):
+        notes.append(f"The T1 map holds no possible value in {count} voxels of the mask: the default is used there.")
     if t1_tissue is not None:
         origins["t1_tissue"] = Sourced("map", "option --t1-map", "s")
     _note_sign(difference, brain, notes)
@@ -157,8 +159,8 @@ def _difference(volumes: np.ndarray, differencing: volume_types.Differencing, pa
     return difference
 
 
-def _t1_map(path: str | PathLike[str], grid: Grid, acquisition: Acquisition, notes: list[str]) -> np.ndarray:
-    """(X, Y, Z) float32 s; the scalar default where the map holds no possible T1."""
+def _t1_map(path: str | PathLike[str], grid: Grid, default: float) -> tuple[np.ndarray, np.ndarray]:
+    """(X, Y, Z) float32 s, the default where the map holds no possible T1; and where that is."""
     data, found = nifti.read(path, ndim=(3,), what="T1 map")
     if not grid.matches(found):
         raise InputError(path, "the T1 map must be on the grid of the ASL series", found=grid.difference(found), fix="resample it")
@@ -167,9 +169,7 @@ def _t1_map(path: str | PathLike[str], grid: Grid, acquisition: Acquisition, not
         typical = f"{np.median(data[possible]):g}" if possible.any() else "no value above 0.05"
         raise InputError(path, "the T1 map must be in seconds (milliseconds?)", found=typical, fix="divide it by 1000")
     possible &= data < 10
-    if not possible.all():
-        notes.append(f"The T1 map holds no possible value in {int((~possible).sum())} voxels: the default is used there.")
-    return np.where(possible, data, _value(acquisition.t1_tissue)).astype(np.float32)
+    return np.where(possible, data, default).astype(np.float32), ~possible
 
 
 def _mask(
@@ -217,8 +217,3 @@ def _note_m0(m0: np.ndarray | None, brain: np.ndarray, notes: list[str], path: s
         raise InputError(path, "M0 is not usable in any voxel of the mask", fix="check that M0 and mask show the same brain")
     if bad:
         notes.append(f"M0 is zero, negative or tiny in {bad} voxels of the mask: they are not fitted.")
-
-
-def _value(sourced: Sourced) -> float:
-    assert isinstance(sourced.value, float)
-    return sourced.value

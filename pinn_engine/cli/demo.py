@@ -18,7 +18,7 @@ from .progress import reporter
 if TYPE_CHECKING:
     from ..asl.result import PerfusionFit
 
-SPACING, SNR, SEED = 4.0, 250.0, 0
+SPACING, SNR, SEED = 4.0, 400.0, 0
 BLUR = 6.0  # mm FWHM
 
 
@@ -82,7 +82,7 @@ def accuracy(fits: Mapping[str, PerfusionFit], truth: Mapping[str, np.ndarray]) 
         for row in demo_table(fit, truth):
             kept = {"map": row["map"], "region": row["region"], "method": name, "unit": row["unit"]}
             rows.append(kept | {key: row[key] for key in ("median_abs_error", "rmse", "bias", "coverage")})
-            if name == next(reversed(fits)):
+            if name == [*fits][-1]:
                 constant = {
                     "median_abs_error": row["constant_median_abs_error"],
                     "rmse": row["constant_rmse"],
@@ -104,7 +104,5 @@ def as_text(rows: list[dict[str, Any]]) -> str:
         middle, rmse, coverage = (row.get(key) for key in ("median_abs_error", "rmse", "coverage"))
         covers = "" if coverage is None else f"{100 * coverage:.0f} %"
         digits = 1 if row["map"] == "cbf" else 3
-        lines.append(
-            f"  {row['method']:<40}{float(str(row['median_abs_error'])):>{25}.{digits}f}{float(str(row['rmse'])):>9.{digits}f}{covers:>13}"
-        )
+        lines.append(f"  {row['method']:<40}{middle:>25.{digits}f}{rmse:>9.{digits}f}{covers:>13}")
     return "\n".join(lines).lstrip("\n") + "\n"

@@ -77,10 +77,13 @@ class Shared:
             step[:, own] = own_inverse_g - (own_inverse_c @ common_step.unsqueeze(-1)).squeeze(-1)
         return step
 
-    def covariance(self, normal: Tensor) -> Tensor:
-        """(B, P, P) marginal covariance of each problem's unknowns when the shared ones are fitted from the whole group."""
-        common = list(self.columns)
-        own = [k for k in range(normal.shape[1]) if k not in self.columns]
+    def covariance(self, normal: Tensor, offset: int = 0) -> Tensor:
+        """(B, P, P) marginal covariance of each problem's unknowns when the shared ones are fitted from the whole group.
+
+        `normal` may have further unknowns in front, `offset` of them: amplitudes that the search had eliminated.
+        """
+        common = [k + offset for k in self.columns]
+        own = [k for k in range(normal.shape[1]) if k not in common]
         a_cc = normal[:, common][:, :, common]
         if not own:
             return inverse_spd(self._sum(a_cc))[self.group]
@@ -88,7 +91,6 @@ class Shared:
         own_inverse = inverse_spd(normal[:, own][:, :, own])
         gain = own_inverse @ a_oc
         common_cov = inverse_spd(self._sum(a_cc - a_oc.transpose(1, 2) @ gain))[self.group]
-        covariance = torch.empty_like(normal)
         order = torch.tensor(own + common, device=normal.device).argsort()
         cross = -gain @ common_cov
         top = torch.cat([own_inverse + gain @ common_cov @ gain.transpose(1, 2), cross], dim=2)
@@ -134,7 +136,7 @@ class Graph:
         return conjugate_gradients(apply, gradient, block, self.tolerance, self.max_iterations)
 
     def pool(self, amount: Tensor) -> Tensor:
-        return amount.sum().expand_as(amount)
+        return torch.where(amount.isfinite(), amount, 0.0).sum().expand_as(amount)
 
     def energy(self, theta: Tensor) -> tuple[Tensor, Tensor]:
         away = theta - self.mean

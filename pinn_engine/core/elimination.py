@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .linear import solve_spd
-from .problem import Problem
+from .problem import Problem, stack
 from .unknowns import Unknowns
 
 
@@ -32,10 +32,14 @@ class Separable(Problem):
 
     def amplitudes(self, basis: Tensor) -> Tensor:
         """(B, L) the least-squares amplitudes; 0 where the basis vanishes (nothing arrives: any amplitude fits, none is supported)."""
+        return self._project(basis, self.target.unsqueeze(-1)).squeeze(-1)
+
+    def _project(self, basis: Tensor, columns: Tensor) -> Tensor:
+        """(B, L, Q) coefficients of the columns (B, R, Q) in the basis."""
         gram = (basis.unsqueeze(-1) * basis.unsqueeze(-2)).sum(dim=1)
-        empty = torch.finfo(basis.dtype).tiny ** 0.5
-        gram = gram + torch.diag_embed((gram.diagonal(dim1=-2, dim2=-1) <= empty).to(basis.dtype))
-        return solve_spd(gram, (basis * self.target.unsqueeze(-1)).sum(dim=1))
+        diagonal = gram.diagonal(dim1=-2, dim2=-1)
+        diagonal += (diagonal <= torch.finfo(basis.dtype).tiny ** 0.5).to(basis.dtype)
+        return solve_spd(gram, (basis.unsqueeze(-1) * columns.unsqueeze(-2)).sum(dim=1))
 
     def terms(self, theta: Tensor) -> dict[str, Tensor]:
         basis, _ = self.basis(self.unknowns.values(theta))
@@ -47,12 +51,10 @@ class Separable(Problem):
         amplitude = self.amplitudes(basis)
         data = self.target - (basis * amplitude.unsqueeze(1)).sum(dim=-1)
         change = -(slope * amplitude[:, None, :, None]).sum(dim=2) * self.unknowns.slopes(theta).unsqueeze(1)  # (B, R, P)
-        gram = (basis.unsqueeze(-1) * basis.unsqueeze(-2)).sum(dim=1)
-        gram = gram + torch.diag_embed((gram.diagonal(dim1=-2, dim2=-1) <= torch.finfo(basis.dtype).tiny ** 0.5).to(basis.dtype))
-        overlap = (basis.unsqueeze(-1) * change.unsqueeze(-2)).sum(dim=1)  # (B, L, P)
-        change = change - (basis.unsqueeze(-1) * solve_spd(gram, overlap).unsqueeze(1)).sum(dim=2)
+        change = change - (basis.unsqueeze(-1) * self._project(basis, change).unsqueeze(1)).sum(dim=2)
         prior, prior_slope = self.unknowns.prior(theta)
-        return torch.cat([data, prior], dim=1), torch.cat([change, prior_slope], dim=1)
+        rows, columns = {"data": data, "prior": prior}, {"data": change, "prior": prior_slope}
+        return stack(rows, self.weights), stack(columns, self.weights)
 
     def values(self, theta: Tensor) -> dict[str, Tensor]:
         values = self.unknowns.values(theta)
@@ -72,7 +74,7 @@ class Separable(Problem):
         nonlinear = -(slope * amplitude[:, None, :, None]).sum(dim=2)
         prior_slope = self.unknowns.prior(theta)[1] / self.unknowns.slopes(theta).unsqueeze(1)
         prior_rows = torch.cat([prior_slope.new_zeros(*prior_slope.shape[:2], len(self.linear)), prior_slope], dim=2)
-        return torch.cat([torch.cat([-basis, nonlinear], dim=2), prior_rows], dim=1)
+        return stack({"data": torch.cat([-basis, nonlinear], dim=2), "prior": prior_rows}, self.weights)
 
 
 @dataclass(frozen=True)

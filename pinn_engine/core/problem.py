@@ -56,7 +56,7 @@ class Problem:
 
 
 def stack(terms: Mapping[str, Tensor], weights: Mapping[str, float | Tensor]) -> Tensor:
-    """(B, R) the blocks multiplied by the root of their weights; a weight is a number or (B,), and a missing one is 1."""
+    """(B, R[, P]) blocks multiplied by the root of their weights, side by side; a weight is a number or (B,), a missing one is 1."""
     unknown = set(weights) - set(terms)
     if unknown:
         raise KeyError(f"weights name terms that do not exist: {sorted(unknown)}; the terms are {sorted(terms)}")
@@ -64,11 +64,12 @@ def stack(terms: Mapping[str, Tensor], weights: Mapping[str, float | Tensor]) ->
     for name, block in terms.items():
         weight = weights.get(name, 1.0)
         if isinstance(weight, Tensor):
-            block = block * weight.sqrt().unsqueeze(-1)
+            block = block * weight.sqrt().reshape(-1, *[1] * (block.ndim - 1))
         elif weight != 1.0:
             block = block * weight**0.5
         blocks.append(block)
-    return torch.cat(blocks, dim=1)
+    filled = [block for block in blocks if block.shape[1]]
+    return filled[0] if len(filled) == 1 else torch.cat(filled, dim=1)
 
 
 def linearise_reference(problem: Problem, theta: Tensor) -> tuple[Tensor, Tensor]:

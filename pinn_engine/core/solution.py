@@ -41,7 +41,10 @@ _SENTENCES = {
 
 @dataclass(frozen=True)
 class Solution:
-    """B solved problems. `theta` (B, P) solver coordinates; `values` physical parameters (B,) in the order of `names`."""
+    """B solved problems. `theta` (B, P) solver coordinates; `values` physical parameters (B,) in the order of `names`.
+
+    Under a `Graph` coupling the covariance leaves out what neighbours add: it is an upper bound.
+    """
 
     names: tuple[str, ...]
     theta: Tensor
@@ -106,7 +109,8 @@ def uncertainty(jacobian: Tensor, reported: int) -> tuple[Tensor, Tensor, Tensor
     """
     if reported == 0:
         batch = len(jacobian)
-        return jacobian.new_zeros(batch, 0, 0).double(), torch.ones(batch, dtype=torch.float64), jacobian.new_zeros(batch, 0).double()
+        nothing = jacobian.new_zeros(batch, 0).double()
+        return nothing.unsqueeze(2), jacobian.new_ones(batch).double(), nothing
     information = jacobian.double().transpose(1, 2) @ jacobian.double()
     scale = information.diagonal(dim1=1, dim2=2).clamp_min(1e-300).rsqrt()
     scale = torch.where(scale.isfinite() & (scale < 1e150), scale, 1.0)
@@ -118,10 +122,30 @@ def uncertainty(jacobian: Tensor, reported: int) -> tuple[Tensor, Tensor, Tensor
         cross = scaled[:, :reported, reported:]
         scaled = scaled[:, :reported, :reported] - cross @ torch.linalg.solve(nuisance, cross.transpose(1, 2))
         scale = scale[:, :reported]
-    eigenvalue, vector = torch.linalg.eigh(scaled)
+    eigenvalue, vector = _eigh(scaled)
     floored = eigenvalue.clamp_min(1e-12)
     covariance = (vector / floored.unsqueeze(1)) @ vector.transpose(1, 2)
-    return covariance * scale.unsqueeze(1) * scale.unsqueeze(2), eigenvalue[:, -1] / floored[:, 0], vector[:, :, 0]
+    condition = eigenvalue[:, -1].clamp_min(1.0) / floored[:, 0]  # clamped: no information at all is the worst condition, not the best
+    return covariance * scale.unsqueeze(1) * scale.unsqueeze(2), condition, vector[:, :, 0]
+
+
+def identifiability(covariance: Tensor) -> tuple[Tensor, Tensor]:
+    """Condition (B,) and weakest direction (B, Q) of what is known jointly, from the correlations of a covariance (B, Q, Q)."""
+    scale = covariance.diagonal(dim1=1, dim2=2).clamp_min(1e-300).rsqrt()
+    correlation = torch.nan_to_num(covariance * scale.unsqueeze(1) * scale.unsqueeze(2))
+    eigenvalue, vector = _eigh(correlation)
+    return eigenvalue[:, -1] / eigenvalue[:, 0].clamp_min(1e-12), vector[:, :, -1]
+
+
+def _eigh(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvalues, ascending, and vectors of symmetric (B, Q, Q); written out for 2 x 2, where a LAPACK call a problem would dominate."""
+    if matrix.shape[-1] != 2:
+        return torch.linalg.eigh(matrix)
+    mean, half = 0.5 * (matrix[:, 0, 0] + matrix[:, 1, 1]), 0.5 * (matrix[:, 0, 0] - matrix[:, 1, 1])
+    angle = 0.5 * torch.atan2(matrix[:, 0, 1], half)  # of the larger eigenvalue's vector
+    radius = torch.hypot(half, matrix[:, 0, 1])
+    c, s = angle.cos(), angle.sin()
+    return torch.stack([mean - radius, mean + radius], dim=1), torch.stack([-s, c, c, s], dim=1).reshape(-1, 2, 2)
 
 
 def merge(parts: list[Solution]) -> Solution:

@@ -124,7 +124,10 @@ class Unknowns:
         return torch.stack([item.slope(theta[:, k]) for k, item in enumerate(self.free.values())], dim=1)
 
     def internal(self, values: Mapping[str, Tensor]) -> Tensor:
-        """(B, P) theta of physical values."""
+        """(B, P) theta of physical values (those of fixed unknowns are not looked at, but tell B)."""
+        if not self.size:
+            some = next(iter(values.values()))
+            return some.new_zeros(len(some), 0)
         return torch.stack([item.internal(values[name]) for name, item in self.free.items()], dim=1)
 
     def at_bound(self, theta: Tensor) -> Tensor:
@@ -152,13 +155,14 @@ class Unknowns:
         return Unknowns({name: _take(item, rows) for name, item in self.table.items()})
 
     def coupling(self) -> Coupling:
-        """Independent problems, or `Shared` where unknowns belong to groups (all groups must be the same)."""
-        shared = [k for k, item in enumerate(self.free.values()) if item.group is not None]
-        if not shared:
+        """Independent problems, or `Shared` where unknowns belong to groups; ValueError where they belong to different ones."""
+        groups = {k: item.group for k, item in enumerate(self.free.values()) if item.group is not None}
+        if not groups:
             return Independent()
-        group = self.free[self.names[shared[0]]].group
-        assert group is not None
-        return Shared(tuple(shared), group)
+        first, *others = groups.values()
+        if not all(torch.equal(first, other) for other in others):
+            raise ValueError(f"the shared unknowns {[self.names[k] for k in groups]} must have the same groups")
+        return Shared(tuple(groups), first)
 
 
 def _take(item: Free | Fixed, rows: Tensor) -> Free | Fixed:

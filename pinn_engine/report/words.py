@@ -56,15 +56,13 @@ def cautions(fit: PerfusionFit) -> list[str]:
             "a wrong label duration or delay, or a mask that reaches beyond the brain."
         )
     if cbf.kind.unit == "arbitrary":
-        out.append("There is no usable M0, so perfusion is relative: compare places within this scan, not scans with each other.")
+        out.append("Relative perfusion: compare places within this scan, not scans with each other.")
     misfit = float(np.median(fit.misfit[usable]))
     if misfit > 1.5:
         out.append(
             f"The data lie {figure(misfit)} times as far from the fitted curves as their noise explains (median): "
             "motion between the images, or a model that does not fit."
         )
-    if "att" not in fit.maps and len(fit.pld) == 1:
-        out.append("The scan has one delay, which cannot tell when blood arrives: there is no arrival-time map.")
     return out
 
 

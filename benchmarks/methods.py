@@ -1,0 +1,114 @@
+"""The methods that are compared and need nothing but this package and SciPy."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from dataclasses import replace
+
+import numpy as np
+from scipy.ndimage import gaussian_filter
+from scipy.optimize import OptimizeWarning, curve_fit
+
+from pinn_engine import asl
+from pinn_engine.asl import Scan
+from pinn_engine.asl.phantom.make import Phantom
+
+from .machine import best_of
+from .scoring import Estimate
+
+METHODS: dict[str, dict[str, str]] = {
+    "nlls": {"method": "nlls"},
+    "pinn, features": {"method": "pinn", "network": "features"},
+    "pinn, mlp": {"method": "pinn", "network": "mlp"},
+}
+
+
+def warm_up() -> None:
+    """What is slow the first time is not timed."""
+    scan = asl.phantom((12, 14, 8), seed=100).scan()
+    for options in METHODS.values():
+        asl.fit(scan, device="cpu", **options)
+
+
+def ours(name: str, scan: Scan, repeats: int = 1, label: str = "") -> Estimate:
+    """One of METHODS; only `asl.fit` on a scan in memory is timed."""
+    seconds, fit = best_of(repeats, lambda: asl.fit(scan, device="cpu", **METHODS[name]))
+    level = fit.settings.get("model_error")
+    return Estimate.of(label or name, fit, seconds, f"model error {level:g}" if isinstance(level, float) else "")
+
+
+def constant(p: Phantom) -> Estimate:
+    """An oracle that knows the mean of the truth in each tissue, and nothing about the place."""
+    cbf, att = np.full(p.mask.shape, np.nan), np.full(p.mask.shape, np.nan)
+    for tissue in np.unique(p.tissue[p.mask]):
+        inside = p.mask & (p.tissue == tissue)
+        cbf[inside], att[inside] = p.cbf[inside].mean(), p.att[inside].mean()
+    return Estimate("constant predictor (true mean of each tissue)", cbf, att)
+
+
+def smoothed(scan: Scan, fwhm: float, suffix: str = "") -> Estimate:
+    """The closed form after a Gaussian (FWHM in mm) on the difference images, normalised within the mask."""
+    sigma = fwhm / np.sqrt(8 * np.log(2)) / scan.grid.spacing
+    inside = scan.mask.astype(np.float32)
+    weight = np.maximum(gaussian_filter(inside, sigma), 1e-6)
+    difference = np.stack(
+        [gaussian_filter(scan.difference[..., k] * inside, sigma) / weight for k in range(scan.difference.shape[-1])], axis=-1
+    )
+    fit = asl.fit(replace(scan, difference=difference), method="nlls", device="cpu")
+    return Estimate.of(f"nlls after smoothing, {fwhm:g} mm FWHM{suffix}", fit)
+
+
+def averaged(p: Phantom, where: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Mean differences per M0 of blood (V, K) of the voxels `where`, their delays and label durations (K,), and that M0 (V,).
+
+    Every peer is given these: its differences are averaged as ours are.
+    """
+    a = p.acquisition
+    delays = np.unique(a.pld)
+    m0 = p.m0_image[where] / float(a.partition.number)
+    mean = np.stack([p.difference[where][:, a.pld == d].mean(axis=1) for d in delays], axis=1)
+    return mean / m0[:, None], delays, np.array([a.label_duration[a.pld == d][0] for d in delays]), m0
+
+
+def buxton(times: np.ndarray, tau: np.ndarray, cbf: float, att: float, t1: float, alpha: float, t1b: float, partition: float) -> np.ndarray:
+    """Difference per M0b of pCASL, written down once more, independently of the package; the flow is in T1' too, as in the phantom."""
+    f = cbf / 6000
+    t1_apparent = 1 / (1 / t1 + f / partition)
+    since = np.clip(times - att, 0, None)
+    ended = np.clip(since - tau, 0, None)
+    return 2 * alpha * f * t1_apparent * np.exp(-att / t1b) * (np.exp(-ended / t1_apparent) - np.exp(-since / t1_apparent))
+
+
+def scipy_curve_fit(p: Phantom, where: np.ndarray, bounded: bool) -> Estimate:
+    """`scipy.optimize.curve_fit` with the true model and the true T1, voxel by voxel, from CBF 60 and ATT 1 s."""
+    data, delays, tau, _ = averaged(p, where)
+    a, t1s = p.acquisition, p.t1_tissue[where]
+    alpha, t1b, partition, times = a.alpha.number, a.t1_blood.number, a.partition.number, delays + tau
+    found = np.full((4, len(data)), np.nan)
+    extra = {"bounds": ([-50, 0], [500, times.max()])} if bounded else {"method": "lm"}
+    start = time.process_time()
+    with np.errstate(all="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", OptimizeWarning)  # an interval it cannot give is infinite
+        for v, (y, t1) in enumerate(zip(data, t1s.astype(float), strict=True)):
+
+            def model(t, cbf, att, t1=t1):
+                return buxton(t, tau, cbf, att, t1, alpha, t1b, partition)
+
+            try:
+                best, covariance = curve_fit(model, times, y, p0=(60.0, 1.0), **extra)
+                found[:, v] = *best, *np.sqrt(np.diag(covariance))
+            except RuntimeError:
+                pass  # no convergence: stays NaN and is counted
+    seconds = time.process_time() - start
+    failed = int(np.isnan(found[0]).sum())
+    how = "bounded (trf)" if bounded else "unbounded (lm)"
+    maps = [image(p, where, x) for x in found]
+    return Estimate(f"scipy curve_fit, true model and T1, {how}", *maps, seconds, len(data), f"{failed} of {len(data)} did not converge")
+
+
+def image(p: Phantom, where: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """(X, Y, Z) `values` at the voxels `where`, NaN elsewhere."""
+    image = np.full(p.mask.shape, np.nan)
+    image[where] = values
+    return image

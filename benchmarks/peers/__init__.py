@@ -1,0 +1,88 @@
+"""Programs by others, run on the same data in the same run, each in an environment of its own.
+
+An adapter `run_<peer>.py` is a script of the peer's environment: it reads one .npz, calls the peer, writes another .npz.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+HERE = Path(__file__).parent
+TIME_LIMIT = 1800  # s for one run of a peer
+
+
+class CannotRun(Exception):
+    """Why a peer could not be run, in words for the table."""
+
+
+@dataclass(frozen=True)
+class Peer:
+    name: str
+    packages: tuple[str, ...]  # for pip, with the version that the figures are for
+    quoted: str  # measured before, on another phantom (one thread); shown where the peer cannot be run
+    checkout: str = ""  # environment variable with the folder of its source, for a peer that is not packaged
+
+
+ASLTK = Peer(
+    "asltk",
+    ("asltk==1.1.3",),
+    "quoted, another phantom: 244–388 voxels/s; noise-free GM CBF −45 % without unit correction; noisy GM CBF 26.2 / 29.6, ATT .360 s",
+)
+OSIPY = Peer(
+    "osipy",
+    ("numpy", "nibabel", "pydicom", "pydantic", "pyyaml"),
+    "quoted, another phantom: 56,000 voxels/s; noise-free GM CBF +.06 %; noisy GM CBF 24.4 / 47.6, ATT .495 s",
+    checkout="PEER_OSIPY",
+)
+DEEPXDE = Peer("deepxde", ("deepxde==1.15.0", f"torch=={importlib.metadata.version('torch').split('+')[0]}"), "quoted: about 15 s a voxel")
+
+
+def cache() -> Path:
+    """Where the environments of the peers are kept: never inside the repository."""
+    return Path(os.environ.get("PEER_CACHE") or Path(tempfile.gettempdir()) / "pinn_engine_peers")
+
+
+def run(peer: Peer, data: dict[str, np.ndarray], install: bool) -> dict[str, np.ndarray]:
+    """What the peer's adapter makes of `data`; CannotRun says why not."""
+    environment = dict(os.environ)
+    source = os.environ.get(peer.checkout, "") if peer.checkout else ""
+    if peer.checkout and not Path(source, peer.name).is_dir():
+        raise CannotRun(f"not packaged, and no checkout of its source in ${peer.checkout}")
+    environment["PYTHONPATH"] = source
+    python = _python(peer, install)
+    with tempfile.TemporaryDirectory() as folder:
+        given, made = Path(folder, "given.npz"), Path(folder, "made.npz")
+        np.savez(given, **data)
+        command = [str(python), str(HERE / f"run_{peer.name}.py"), str(given), str(made)]
+        try:
+            done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, timeout=TIME_LIMIT, check=False)
+        except subprocess.TimeoutExpired:
+            raise CannotRun(f"stopped after {TIME_LIMIT} s") from None
+        if done.returncode or not made.exists():
+            raise CannotRun("it failed: " + (done.stderr.strip().splitlines() or ["no message"])[-1][:200])
+        with np.load(made) as result:
+            return {name: result[name] for name in result.files}
+
+
+def _python(peer: Peer, install: bool) -> Path:
+    """The interpreter of the peer's environment, made where `install` allows it."""
+    home = cache() / peer.name
+    python = home / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+    ready = home / "ready"
+    if not ready.exists():
+        if not install:
+            raise CannotRun("not installed; --peers installs it")
+        subprocess.run([sys.executable, "-m", "venv", "--clear", str(home)], check=True)
+        done = subprocess.run([str(python), "-m", "pip", "install", "-q", *peer.packages], capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise CannotRun("pip could not install it: " + (done.stderr.strip().splitlines() or [""])[-1][:200])
+        ready.write_text("\n".join(peer.packages))
+    return python
