@@ -35,7 +35,8 @@ class Beat:
         return _read(self.W, s)[0]
 
     def parameter_slopes(self, s: Tensor) -> tuple[Tensor, Tensor]:
-        assert self.V_a is not None and self.V_b is not None
+        assert self.V_a is not None
+        assert self.V_b is not None
         return _read(self.V_a, s)[0], _read(self.V_b, s)[0]
 
 

@@ -142,7 +142,7 @@ def make_phantom(out: Path, tissue: str, share: float, noise: float, spacing: fl
         spacing=spacing,
         duration=duration,
         time_unit="tu",
-        tissue=tissue,
+        tissue=tissue,  # type: ignore[arg-type]  # argparse checked it
         protocol=protocol,  # type: ignore[arg-type]
     )
     movie = read_movie(files["movie"])

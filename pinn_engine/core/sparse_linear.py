@@ -86,7 +86,7 @@ class DeviceSolver:
 
 
 def preconditioned(apply: Any, rhs: Any, precondition: Any, tolerance: float, iterations: int, keep: bool = False) -> Any:
-    """Conjugate gradients for arrays or tensors; None where `iterations` do not reach |r| <= tolerance |rhs| (the best so far if `keep`)."""
+    """Conjugate gradients, arrays or tensors; None where `iterations` do not reach |r| <= tolerance |rhs| (the last x if `keep`)."""
     x, r = 0.0 * rhs, 1.0 * rhs
     z = precondition(r)
     p, rz, goal = z, r @ z, tolerance**2 * float(rhs @ rhs)

@@ -51,7 +51,7 @@ def test_a_circular_front_solves_it_to_second_order():
     errors = []
     for h in (0.2, 0.1):
         mesh, _ = shapes.rectangle((3.0, 3.0), h)
-        mesh = replace(mesh, points=mesh.points + (2.0, 2.0, 0.0))
+        mesh = replace(mesh, points=mesh.points + np.array([2.0, 2.0, 0.0]))
         T = torch.from_numpy(track.sol(np.linalg.norm(mesh.points, axis=1))[0])
         r = EikonalDiffusion(elements(mesh)).residual(T, torch.full_like(T, np.log(D)), C0).numpy()
         errors.append(np.sqrt(np.mean(r[inner(mesh)] ** 2)))

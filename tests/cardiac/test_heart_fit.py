@@ -66,7 +66,7 @@ def test_the_equation_matters():
 
 def test_tetrahedra_and_a_second_piece_without_data():
     mesh, _ = shapes.rectangle((3.0, 2.0, 1.0), 0.25)
-    far = mesh.points + (20.0, 0, 0)
+    far = mesh.points + np.array([20.0, 0.0, 0.0])
     both = meshes.Mesh(np.concatenate([mesh.points, far]), np.concatenate([mesh.cells, mesh.cells + len(far)]))
     LAT = np.concatenate([planar_LAT(mesh, noise=0.05), np.full(len(far), np.nan)])
     found = fit(from_mesh(both, TU, LAT=LAT), noise=0.05, strength=0.4)
