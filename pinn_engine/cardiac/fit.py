@@ -20,6 +20,7 @@ from .result import CV_MAP, D_MAP, LAT_MAP, HeartFit, NodeMap, NodeStatus, Param
 Progress = Callable[[str, float], None]
 ACROSS = 0.2  # D across over D along the fibres, where the mesh has fibres (bulk of the atrium: 0.1-0.3)
 SPEEDS = (0.015, 6.0)  # m/s: a median outside means a mistaken unit (scar 0.05, atrium 0.3-1.2, Purkinje 4)
+SPEED_FLOOR = 0.02  # sd of log CV that the noise does not tell: grid and equation (found on one draw of the fibred atrium)
 BLURRED = 0.5  # sd of log D beyond which D counts as undetermined
 MISFIT = 0.5  # equation residual (1 = all of it) beyond which fronts collide or break through
 
@@ -157,7 +158,7 @@ def node_maps(data: HeartData, solved: MapSolution, model: AlievPanfilov, width:
     spread_u = width * solved.draws_u.std(axis=1)
     speed = apparent_speed(element, T)
     drawn = np.stack([np.log(apparent_speed(element, T + width * torch.from_numpy(d.copy()))) for d in solved.draws_T.T], axis=1)
-    spread_c = 0.5 * (np.percentile(drawn, 84.1, axis=1) - np.percentile(drawn, 15.9, axis=1))
+    spread_c = np.hypot(0.5 * (np.percentile(drawn, 84.1, axis=1) - np.percentile(drawn, 15.9, axis=1)), SPEED_FLOOR)
     misfit = np.abs(problem.equation.residual(T, u, float(model.speed(1.0))).numpy())
     values = {
         "D": (D_MAP, unit.diffusivity, unit.rate_from_tu(D), unit.rate_from_tu(D * spread_u)),

@@ -102,7 +102,7 @@ def fit_lat(
 
 
 def with_draws(problem: MapProblem, solution: SparseSolution, choice: Choice, noise: float, draws: int, seed: int) -> MapSolution:
-    deviations = solution.draw(draws, seed)
+    deviations = solution.draw(draws, seed).numpy()
     n = problem.nodes
     return MapSolution(
         problem,

@@ -76,7 +76,7 @@ def widening(problem: MapProblem, solution: SparseSolution, held: Samples, draws
     """
     if held.time is not None:
         return USUAL
-    deviations = torch.from_numpy(np.ascontiguousarray(solution.draw(draws)[: problem.nodes]))
+    deviations = solution.draw(draws)[: problem.nodes]
     at = torch.stack([held.at(deviations[:, k]) for k in range(draws)], dim=1) / held.sd[:, None]
     predicted = float((at**2).mean(dim=1).clamp_max(CAP).mean())
     excess = max(prediction_error(problem, held, solution.theta) - 1.0, 0.0)
@@ -99,7 +99,7 @@ def noise_sd(solution: SparseSolution, problem: MapProblem, data: Samples, draws
     """Robust sd of the data about the fit, enlarged for the degrees of freedom that the fit used (found by random draws)."""
     T = problem.split(solution.theta)[0]
     off = (data.at(T) - data.value).numpy()
-    deviations = torch.from_numpy(np.ascontiguousarray(solution.draw(draws)[: problem.nodes]))
+    deviations = solution.draw(draws)[: problem.nodes]
     at = torch.stack([data.at(deviations[:, k]) for k in range(draws)], dim=1)
     weight = problem.loss.weight((torch.from_numpy(off)) / data.sd).numpy()
     used = float(np.mean(((at / data.sd[:, None]) ** 2).mean(dim=1).numpy() * weight))

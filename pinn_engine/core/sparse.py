@@ -5,10 +5,9 @@ The residual vector stays the primary object; its Jacobian is kept as coordinate
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -114,10 +113,9 @@ class SparseSolution:
     normal: Normal
     history: list[float] = field(default_factory=list)
 
-    def draw(self, count: int, seed: int = 0) -> np.ndarray:
-        """(P, count) deviations from theta with covariance (J^T J)^-1 (the Laplace approximation): J^T z solved for normal z."""
-        random = np.random.default_rng(seed)
-        return self.normal.solve(self.normal.jacobian.T @ random.standard_normal((self.normal.jacobian.shape[0], count)))
+    def draw(self, count: int, seed: int = 0) -> Tensor:
+        """(P, count) deviations from theta with covariance (J^T J)^-1: the Laplace approximation."""
+        return self.normal.draw(count, seed)
 
 
 @dataclass(frozen=True)
@@ -142,19 +140,19 @@ class SparseGaussNewton:
             moving = problem.advance(theta)
             terms = problem.terms(theta)
             cost = total(terms)
-            if not np.isfinite(cost):
+            if not math.isfinite(cost):
                 status = Status.NOT_FINITE
                 break
             history.append(cost)
             normal = assemble(terms, len(theta))
             for _ in range(self.tries):
-                step = torch.from_numpy(linear.solve(normal, -normal.gradient, mu)).to(theta)
+                step = linear.solve(normal, -normal.gradient, mu).to(theta)
                 candidate = theta + problem.limit(theta, step)
                 new = total(problem.terms(candidate))
                 if new < cost:
                     break
                 mu *= 5.0
-            promised = 0.5 * float(-normal.gradient @ step.cpu().numpy())
+            promised = 0.5 * float(-normal.gradient @ step.cpu())
             if not new < cost:
                 status = Status.CONVERGED if promised < max(self.absolute, self.relative * cost) else Status.STALLED
                 if moving and status == Status.CONVERGED:
@@ -176,13 +174,9 @@ def total(terms: dict[str, Rows]) -> float:
 
 def assemble(terms: dict[str, Rows], columns: int) -> Normal:
     """J and J^T r of all blocks, one above the other."""
-    from scipy.sparse import csr_matrix
-
-    blocks: list[Any] = list(terms.values())
-    shift = np.cumsum([0, *(len(b.residual) for b in blocks)])
-    row = np.concatenate([b.row.cpu().numpy() + s for b, s in zip(blocks, shift[:-1], strict=True)])
-    column = np.concatenate([b.column.cpu().numpy() for b in blocks])
-    value = np.concatenate([b.value.detach().cpu().numpy() for b in blocks])
-    residual = np.concatenate([b.residual.detach().cpu().numpy() for b in blocks])
-    jacobian = csr_matrix((value, (row, column)), shape=(int(shift[-1]), columns))
-    return Normal(jacobian, jacobian.T @ residual)
+    blocks, shift, row = list(terms.values()), 0, []
+    for block in blocks:
+        row.append(block.row + shift)
+        shift += len(block.residual)
+    column, value = torch.cat([b.column for b in blocks]), torch.cat([b.value.detach() for b in blocks])
+    return Normal.of(torch.cat(row), column, value, torch.cat([b.residual.detach() for b in blocks]), columns)

@@ -1,4 +1,7 @@
-"""Sparse normal equations: factorised once, and solved again by conjugate gradients while the old factor still resembles the matrix."""
+"""Sparse normal equations, factorised once and solved again by conjugate gradients while the old factor resembles the matrix.
+
+The one module of the core that leans on scipy.sparse: torch has no sparse factorisation.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,21 @@ class Normal:
     """J (R, P) and J^T r; the information matrix J^T J with its factor, each made when first asked for."""
 
     jacobian: Any
-    gradient: np.ndarray
+    gradient: torch.Tensor
+
+    @classmethod
+    def of(cls, row: torch.Tensor, column: torch.Tensor, value: torch.Tensor, residual: torch.Tensor, columns: int) -> Normal:
+        """From J's coordinates (duplicates add up) and r."""
+        from scipy.sparse import csr_matrix
+
+        place = (row.cpu().numpy(), column.cpu().numpy())
+        jacobian = csr_matrix((value.cpu().numpy(), place), shape=(len(residual), columns))
+        return cls(jacobian, torch.from_numpy(jacobian.T @ residual.cpu().numpy()))
+
+    def draw(self, count: int, seed: int = 0) -> torch.Tensor:
+        """(P, count) with covariance (J^T J)^-1: J^T z solved for standard normal z."""
+        random = np.random.default_rng(seed)
+        return torch.from_numpy(self.solve(self.jacobian.T @ random.standard_normal((self.jacobian.shape[0], count))))
 
     @cached_property
     def matrix(self) -> Any:
@@ -50,7 +67,10 @@ class SparseSolver:
         self._failures = 0
         self.factorisations = 0
 
-    def solve(self, normal: Normal, rhs: np.ndarray, mu: float) -> np.ndarray:
+    def solve(self, normal: Normal, rhs: torch.Tensor, mu: float) -> torch.Tensor:
+        return torch.from_numpy(self._solve(normal, rhs.cpu().numpy(), mu))
+
+    def _solve(self, normal: Normal, rhs: np.ndarray, mu: float) -> np.ndarray:
         from scipy.sparse import diags
 
         diagonal = normal.matrix.diagonal()
@@ -71,7 +91,7 @@ class DeviceSolver:
     def __init__(self, device: str | torch.device = "cpu", tolerance: float = 1e-6, iterations: int = 5000):
         self.device, self.tolerance, self.iterations = device, tolerance, iterations
 
-    def solve(self, normal: Normal, rhs: np.ndarray, mu: float) -> np.ndarray:
+    def solve(self, normal: Normal, rhs: torch.Tensor, mu: float) -> torch.Tensor:
         matrix = normal.matrix
         diagonal = matrix.diagonal()
         extra = torch.as_tensor(mu * diagonal + 1e-12 * diagonal.max(), device=self.device)
@@ -80,9 +100,9 @@ class DeviceSolver:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch calls CSR a beta feature
             a = torch.sparse_csr_tensor(crow.long(), column.long(), value, matrix.shape, check_invariants=False)
-        b = torch.as_tensor(rhs, device=self.device)
+        b = rhs.to(self.device)
         x = preconditioned(lambda v: a @ v + extra * v, b, lambda r: inverse * r, self.tolerance, self.iterations, keep=True)
-        return x.cpu().numpy()
+        return x
 
 
 def preconditioned(apply: Any, rhs: Any, precondition: Any, tolerance: float, iterations: int, keep: bool = False) -> Any:

@@ -83,4 +83,4 @@ def test_draws_have_the_inverse_information_as_covariance():
     p, _ = problem(n=6)
     found = SparseGaussNewton().solve(p, torch.zeros(6, dtype=torch.float64))
     draws = found.draw(20_000)
-    np.testing.assert_allclose(np.cov(draws), np.linalg.inv(found.normal.matrix.toarray()), atol=2e-4)
+    np.testing.assert_allclose(np.cov(draws.numpy()), np.linalg.inv(found.normal.matrix.toarray()), atol=2e-4)
