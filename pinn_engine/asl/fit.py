@@ -135,8 +135,9 @@ def solve(plan: Plan, model_error: float, progress: Progress | None = None) -> S
 
     report = (lambda done: progress("fit", done)) if progress else None
     solver = NETWORK_SOLVER if networks else SOLVER
-    solution = solve_in_chunks(solver, build, plan.order.split(plan.s.chunk), report)
-    return solution.take(torch.argsort(plan.order).to(solution.theta.device))
+    chunks = plan.chunks()
+    solution = solve_in_chunks(solver, build, chunks, report)
+    return solution.take(torch.argsort(torch.cat(chunks)).to(solution.theta.device))
 
 
 def uses_networks(s: Settings) -> bool:
@@ -153,7 +154,7 @@ def fitted_curves(plan: Plan, solution: Solution, model_error: float) -> tuple[n
     shape = (len(plan.c), len(plan.c.times))
     fitted, sd, misfit = np.zeros(shape, np.float32), np.zeros(shape, np.float32), np.zeros(shape[0], np.float32)
     free = max(len(plan.c.times) - len(solution.names), 1)
-    for rows in plan.order.split(Settings.chunk):
+    for rows in plan.chunks():
         at = rows.to(solution.theta.device)
         data, precision = plan.whitened(rows, plan.tables, level)
         cbf = solution.values["cbf"][at].unsqueeze(1)

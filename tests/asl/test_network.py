@@ -28,14 +28,11 @@ def theta_of(p, batch: int) -> torch.Tensor:
     return torch.randn(batch, p.unknowns().size, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
 
-@pytest.mark.parametrize("model", ["buxton", "simplified"])
+@pytest.mark.parametrize(("name", "model"), [*((name, "buxton") for name in SCANS), ("pasl", "simplified")])
 @pytest.mark.parametrize("method", ["nlls", "pinn"])
 @pytest.mark.parametrize("unknown", UNKNOWNS, ids="+".join)
-@pytest.mark.parametrize("name", SCANS)
 def test_the_jacobian_of_a_flow_problem(name, unknown, method, model):
     """As any separable problem (core): the gradient is exact, the rest differs by what lies along the basis alone."""
-    if model == "simplified" and name != "pasl":
-        pytest.skip("simplified is a model of PASL")
     p = plan(few(**SCANS[name]), unknown=unknown, method=method, model=model)
     problem, theta = flow_problem(p), theta_of(p, len(p.c))
     residual, jacobian = problem.linearise(theta)
@@ -155,11 +152,13 @@ def test_whitened_rows_have_the_covariance_of_noise_and_model_error():
         np.testing.assert_allclose(found, gls(p, voxel, level)[1], rtol=5e-3, atol=1e-4 * float(found.max()))
 
 
-def test_the_unit_of_model_error_is_the_typical_signal():
-    """e' + e/T' = q w has the stationary variance q^2 T'/2: at model error 1 that of a typical signal (90th percentile of the rms)."""
-    p = plan(few(20, t1_map=False))
+@pytest.mark.parametrize("name", ["pcasl", "pasl"])
+def test_the_unit_of_model_error_is_the_typical_signal(name):
+    """e' + e/T' = q w: at model error 1 the rms of e over the data times is a typical signal (90th percentile of the voxels' rms)."""
+    p = plan(few(20, t1_map=False, **SCANS[name]))
     t1 = 1 / (1 / 1.33 + 0.01 / 0.9)
-    assert p.equation_unit * np.sqrt(t1 / 2) == pytest.approx(p.c.amplitude, rel=1e-6)
+    variance = p.equation_unit**2 * t1 / 2 * (1 - np.exp(-2 * p.c.times / t1))
+    assert np.sqrt(variance.mean()) == pytest.approx(p.c.amplitude, rel=1e-6)
     assert p.c.amplitude == pytest.approx(np.percentile(np.sqrt((p.c.data**2).mean(axis=1)), 90), rel=1e-5)
 
 

@@ -187,6 +187,22 @@ def test_bad_calls_end_in_one_line_and_exit_2(words, says, scan, tmp_path, capsy
     assert not list(tmp_path.rglob("*cbf*"))
 
 
+@pytest.mark.xfail(strict=True, reason="a seed beyond 64 bits is a fault of ours, exit 1")
+def test_a_seed_beyond_all_numbers(scan, tmp_path, capsys):
+    assert run("asl", scan["asl"], "--out", tmp_path, "--network", "mlp", "--seed", 10**20) == 2
+    assert "--seed" in capsys.readouterr().err
+
+
+@pytest.mark.xfail(
+    strict=True, raises=OSError, reason="phantoms are not written through OutputFolder: a traceback, and files that are not atomic"
+)
+@pytest.mark.parametrize(("command", "in_the_way"), [("phantom", "sub-01"), ("demo", "phantom")])
+def test_a_file_where_a_folder_must_be(command, in_the_way, tmp_path, capsys):
+    (tmp_path / in_the_way).write_text("x")
+    assert run(command, "asl", "--out", tmp_path, *(("--spacing", "14") if command == "phantom" else ())) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
 @pytest.mark.parametrize("arguments", [(), ("bids",), ("phantom",), ("phantom", "cardiac"), ("demo", "x", "--out", "y")])
 def test_unknown_commands(arguments, capsys):
     assert run(*arguments) == 2
