@@ -10,6 +10,7 @@ import numpy as np
 
 from ..cohort.one import Task, run_one
 from ..files.output import OutputFolder
+from . import heart
 from .perfusion import add_fit, finish, fit_arguments, set_threads
 from .phantom import shape_of
 from .progress import reporter
@@ -27,6 +28,7 @@ def add(commands) -> None:
     p.add_argument("--out", required=True, metavar="DIR")
     add_fit(p)
     p.set_defaults(run=run)
+    heart.add_demo(kinds)
 
 
 def run(call: argparse.Namespace) -> int:

@@ -8,6 +8,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..files.output import OutputFolder
+from . import heart
 from .perfusion import numbers
 
 HEAD = np.array([132.0, 164.0, 105.0])  # mm, as the phantom's
@@ -31,6 +32,7 @@ def add(commands) -> None:
     p.add_argument("--no-territories", action="store_true")
     p.add_argument("--seed", type=int, default=0)
     p.set_defaults(run=run)
+    heart.add_phantom(kinds)
 
 
 def run(call: argparse.Namespace) -> int:

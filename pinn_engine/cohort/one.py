@@ -20,7 +20,10 @@ DONE, FAULT, BAD_INPUT, SOME_FAILED = 0, 1, 2, 3  # exit codes of every door
 
 @dataclass(frozen=True)
 class Task:
-    """One scan to fit. `read`, `fit` are the keyword arguments of `asl.read` and `asl.fit`; `truth` are files of a phantom's true maps."""
+    """One scan to fit. `read`, `fit` are the keyword arguments of the organ's read and fit; `truth` are files of a phantom's true maps.
+
+    `organ`: "asl" or "cardiac"; `save`: keyword arguments of the heart's `save` (reference, spacing).
+    """
 
     input: str
     out: str
@@ -28,6 +31,8 @@ class Task:
     fit: Mapping[str, Any] = field(default_factory=dict)
     truth: Mapping[str, str] = field(default_factory=dict)
     keep: bool = False  # hand the fit itself back in the outcome
+    organ: str = "asl"
+    save: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -51,7 +56,7 @@ def run_one(task: Task, progress: Progress | None = None) -> Outcome:
     folder = None
     try:
         folder = OutputFolder(task.out)
-        outcome = _perfusion(task, folder, clock, progress or (lambda stage, done, message: None))
+        outcome = {"asl": _perfusion, "cardiac": _heart}[task.organ](task, folder, clock, progress or (lambda stage, done, message: None))
     except InputError as error:
         outcome = Outcome(BAD_INPUT, str(error), seconds=clock)
     except Exception as error:
@@ -67,16 +72,7 @@ def _perfusion(task: Task, folder, clock: dict[str, float], progress: Progress) 
     from ..files import nifti
     from ..report.perfusion import write_report
 
-    def timed(stage: str, message: str) -> Callable[[], None]:
-        progress(stage, 0.0, message)
-        begin = time.perf_counter()
-
-        def end() -> None:
-            clock[stage] = round(time.perf_counter() - begin, 3)
-            progress(stage, 1.0, message)
-
-        return end
-
+    timed = _timer(clock, progress)
     end = timed("read", f"reading {Path(task.input).name}")
     scan = asl.read(task.input, **task.read)
     truth = {name: nifti.read(path, what=f"true {name}")[0] for name, path in task.truth.items()}
@@ -91,6 +87,42 @@ def _perfusion(task: Task, folder, clock: dict[str, float], progress: Progress) 
     end()
     message = f"{voxels:,} voxels in {sum(clock.values()):.1f} s; report: {files[-1]}"
     return Outcome(DONE, message, tuple(str(f) for f in files), quality(fit), dict(clock), fit=fit if task.keep else None)
+
+
+def _heart(task: Task, folder, clock: dict[str, float], progress: Progress) -> Outcome:
+    from ..cardiac.fit import fit as fit_heart
+    from ..cardiac.read import read
+    from ..cardiac.save import quality, save
+    from ..report.heart import write_report
+
+    timed = _timer(clock, progress)
+    end = timed("read", f"reading {Path(task.input).name}")
+    data = read(task.input, **task.read)
+    end()
+    words = f"fitting {len(data.mesh.points):,} nodes"
+    end = timed("fit", words)
+    fit = fit_heart(data, **task.fit, progress=lambda stage, done: progress(stage, done, words))
+    end()
+    end = timed("write", f"writing {folder.path.name}")
+    files = save(fit, folder, **task.save)
+    files.append(folder.write_text(f"{data.prefix}_report.html", write_report(fit)))
+    end()
+    message = f"{len(data.mesh.points):,} nodes in {sum(clock.values()):.1f} s; report: {files[-1]}"
+    return Outcome(DONE, message, tuple(str(f) for f in files), quality(fit), dict(clock))
+
+
+def _timer(clock: dict[str, float], progress: Progress) -> Callable[[str, str], Callable[[], None]]:
+    def timed(stage: str, message: str) -> Callable[[], None]:
+        progress(stage, 0.0, message)
+        begin = time.perf_counter()
+
+        def end() -> None:
+            clock[stage] = round(time.perf_counter() - begin, 3)
+            progress(stage, 1.0, message)
+
+        return end
+
+    return timed
 
 
 def _log(task: Task, outcome: Outcome, folder) -> None:

@@ -132,6 +132,12 @@ class OutputFolder:
             raise InputError(target, "cannot be written", found=error.strerror or error, fix=fix) from None
 
 
+def write_file(path: str | os.PathLike[str], content: bytes) -> Path:
+    """One file by itself, whole or not at all; its folder is made if need be."""
+    path = Path(path)
+    return OutputFolder(path.parent).write_bytes(path.name, content)
+
+
 def _full_codes() -> set[int]:
     import errno
 
