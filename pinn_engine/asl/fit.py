@@ -107,6 +107,8 @@ def _settings(scan, unknown, model, method, network, model_error, device, seed, 
         raise InputError(scan.source, "--unknown must include cbf", found=",".join(wanted) or "nothing", fix="give e.g. --unknown cbf,att")
     if model_error is not None and not 0 < model_error <= 10:
         raise InputError(scan.source, "--model-error must be a fraction above 0", found=model_error, fix="give e.g. 0.05")
+    if not 0 <= seed < 2**63:
+        raise InputError(scan.source, "--seed is out of range", found=seed, fix="give a whole number from 0 to 2^63 - 1")
     acquisition = scan.acquisition
     delays = len(np.unique(np.stack([acquisition.pld, acquisition.label_duration]).round(6), axis=1).T)
     if delays < 2:
@@ -153,13 +155,13 @@ def solve(plan: Plan, model_error: float, progress: Progress | None = None) -> S
         data, precision = plan.whitened(rows, plan.tables, level)
         unknowns = plan.unknowns()
         values = {"att": att, "t1b": torch.full_like(att, plan.t1b)}
-        theta = unknowns.internal(values) if unknowns.size else data.new_zeros(len(rows), 0)
-        return FlowProblem(plan.prediction(rows), data, precision, unknowns, plan.flow_sd), theta
+        return FlowProblem(plan.prediction(rows), data, precision, unknowns, plan.flow_sd), unknowns.internal(values)
 
     report = (lambda done: progress("fit", done)) if progress else None
     solver = NETWORK_SOLVER if networks else SOLVER
-    solution = solve_in_chunks(solver, build, plan.order.split(plan.s.chunk), report)
-    return solution.take(torch.argsort(plan.order).to(solution.theta.device))
+    chunks = plan.chunks()
+    solution = solve_in_chunks(solver, build, chunks, report)
+    return solution.take(torch.argsort(torch.cat(chunks)).to(solution.theta.device))
 
 
 def uses_networks(s: Settings) -> bool:
@@ -176,7 +178,7 @@ def fitted_curves(plan: Plan, solution: Solution, model_error: float) -> tuple[n
     shape = (len(plan.c), len(plan.c.times))
     fitted, sd, misfit = np.zeros(shape, np.float32), np.zeros(shape, np.float32), np.zeros(shape[0], np.float32)
     free = max(len(plan.c.times) - len(solution.names), 1)
-    for rows in plan.order.split(Settings.chunk):
+    for rows in plan.chunks():
         at = rows.to(solution.theta.device)
         data, precision = plan.whitened(rows, plan.tables, level)
         cbf = solution.values["cbf"][at].unsqueeze(1)
@@ -218,6 +220,8 @@ def _result(scan: Scan, plan: Plan, solution: Solution, model_error: float, note
             f"Without a T1 map one tissue T1 ({plan.group_t1[0]:.2f} s, grey matter) serves all voxels: white-matter CBF comes out "
             "about a third too low. Give --t1-map, or trust grey matter only."
         )
+    if "t1b" in solution.names and float(solution.std("t1b").median()) > PRIOR_DOMINATED * T1B_SD:
+        notes.append("These delays do not determine T1 of blood: its map and standard deviation are the prior's.")
     to_scanner = (1 / c.scale)[:, None]
     return PerfusionFit(
         scan=replace(scan, notes=tuple(notes)),

@@ -24,9 +24,9 @@ def measured_noise(plan: Plan) -> Curves:
     tables = plan.closed_tables().to(plan.device, plan.dtype)
     flat = replace(c, noise=np.ones_like(c.noise))
     plan.c = flat
-    chi2 = np.concatenate([_profile_chi2(plan, rows, tables) for rows in plan.order.split(plan.s.chunk)])
-    in_order = np.empty_like(chi2)
-    in_order[plan.order.numpy()] = chi2
+    in_order = np.empty(len(c), np.float32)
+    for rows in plan.chunks():
+        in_order[rows.numpy()] = _profile_chi2(plan, rows, tables)
     plan.c = c
     return with_residual_noise(c, in_order, 1 + ("att" in plan.s.unknown))
 

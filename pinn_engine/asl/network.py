@@ -69,8 +69,16 @@ class VoxelNetworks:
     def _pretrain(self) -> Tensor:
         """(1, W) weights whose hidden layer suits the curves of all arrival times, and of the shortest, middle and longest T1 of the scan.
 
-        Glorot (seeded), then `SharedHiddenLayer`.
+        Glorot (seeded), then `SharedHiddenLayer`; on one thread, for every voxel's network depends on it to the last digits.
         """
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            return self._pretrain_serial()
+        finally:
+            torch.set_num_threads(threads)
+
+    def _pretrain_serial(self) -> Tensor:
         att = torch.linspace(0.1, 0.8, 12, dtype=torch.float64) * self.plan.att_max
         inputs = Arrival(self.plan.collocation.edges[:1], self.tau)
         by_t1 = np.argsort(self.plan.group_t1)

@@ -22,7 +22,7 @@ T1B_SD = 0.1  # s, BASIL's prior width for a fitted T1 of blood
 ATT_STEP = 0.05  # s between the starts
 SPACING = {"features": 0.075, "mlp": 0.2}  # s between collocation edges
 T1_CLASS = 0.01  # relative width of the classes in which the voxels of a T1 map share a table
-FLOW_PRIOR = 3.0  # sd of the flow prior, in typical flows of the scan
+FLOW_PRIOR = 3.0  # sd of the flow prior, in typical flows of the scan: shortens the wildest tails and moves little else
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Settings:
     seed: int = 0
     hidden: tuple[int, ...] = (6,)
     activation: str = "tanh"
-    chunk: int = 16384
+    chunk: int = 32768
 
 
 @dataclass(frozen=True)
@@ -142,9 +142,14 @@ class Plan:
 
     @property
     def equation_unit(self) -> float:
-        """Equation row sd for which the model error is one typical signal: e' + e/T' = q w has the stationary variance q^2 T'/2."""
-        rate = float(np.median([float(self.kinetics(g).loss_rate) for g in range(len(self.group_t1))])) or 1.0 / self.t1b
-        return self.c.amplitude * math.sqrt(2 * rate)
+        """Equation row sd for which the model error at the data times is one typical signal (root mean square).
+
+        e' + e/T' = q w has the variance q^2 T'/2 (1 - exp(-2 t/T')); without loss it is a random walk, q^2 t.
+        """
+        rate = float(np.median([float(self.kinetics(g).loss_rate) for g in range(len(self.group_t1))]))
+        t = self.c.times + float(np.mean(self.c.delays))
+        variance = -np.expm1(-2 * rate * t) / (2 * rate) if rate else t
+        return self.c.amplitude / math.sqrt(float(np.mean(variance)))
 
     def unknowns(self) -> Unknowns:
         free = self.s.unknown
@@ -153,8 +158,23 @@ class Plan:
         return Unknowns({"att": att, "t1b": t1b})
 
     def rows_of(self, rows: Tensor, table: Tensor) -> Tensor:
-        """The table's row of every voxel; (1, ...) where all voxels share one."""
-        return table if table.shape[0] == 1 else table[self.group[rows].to(table.device)]
+        """The table's row of every voxel; (1, ...) where these voxels share one."""
+        if table.shape[0] == 1:
+            return table
+        group = self.group[rows]
+        first = int(group[0])
+        return table[first : first + 1] if bool((group == first).all()) else table[group.to(table.device)]
+
+    def chunks(self) -> list[Tensor]:
+        """All voxels in pieces of bounded size: large groups on their own (their voxels share tables), small ones together."""
+        pieces: list[Tensor] = []
+        small: list[Tensor] = []
+        for rows in self.order.split(torch.bincount(self.group).tolist()):
+            if len(rows) < self.s.chunk // 4:
+                small.append(rows)
+            else:
+                pieces += rows.split(self.s.chunk)
+        return pieces + list(torch.cat(small).split(self.s.chunk) if small else [])
 
     def whitened(self, rows: Tensor, tables: Tables, model_error: float) -> tuple[Tensor, Tensor]:
         """Rotated data (B, K) and the precision 1/sd (B, K) of each rotated row, for model error q = `model_error` in equation rows."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..core import MLP, Problem, Separable, Unknowns
+from ..core import MLP, Problem, Separable, Unknowns, stack
 from .kinetics import Derivatives, Kinetics, Tissue
 
 
@@ -216,10 +216,7 @@ class NetworkProblem(Problem):
             "weights": self._weight_rows(theta),
         }
         residual = self._blocks(flow, weights, signal, supply, prior)
-        for name, weight in self.weights.items():
-            root = torch.as_tensor(weight, dtype=theta.dtype, device=theta.device).sqrt()
-            rows[name], residual[name] = rows[name] * root, residual[name] * root
-        return torch.cat(list(residual.values()), dim=1), torch.cat(list(rows.values()), dim=1)
+        return stack(residual, self.weights), stack(rows, self.weights)
 
     def _prior_rows(self, slope: Tensor, theta: Tensor) -> Tensor:
         rows = theta.new_zeros(len(theta), 1 + slope.shape[1], theta.shape[1])

@@ -1,4 +1,4 @@
-"""The command line: `pinn-engine asl|phantom|demo …`."""
+"""The command line: `pinn-engine asl|cardiac|phantom|demo …`."""
 
 from __future__ import annotations
 
@@ -24,12 +24,14 @@ class Parser(argparse.ArgumentParser):
 
 def parser() -> Parser:
     """All commands; each module adds its own."""
-    from . import demo, perfusion, phantom
+    from . import demo, heart, perfusion, phantom
 
-    top = Parser(prog="pinn-engine", description="Physics-informed neural networks that fit perfusion models to scans, with uncertainty.")
+    top = Parser(
+        prog="pinn-engine", description="Physics-informed neural networks that fit perfusion and cardiac models, with uncertainty."
+    )
     top.add_argument("--version", action="version", version=f"pinn-engine {__version__}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for module in (perfusion, phantom, demo):
+    for module in (perfusion, heart, phantom, demo):
         module.add(commands)
     return top
 

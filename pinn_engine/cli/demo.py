@@ -10,6 +10,7 @@ import numpy as np
 
 from ..cohort.one import Task, run_one
 from ..files.output import OutputFolder
+from . import heart
 from .perfusion import add_fit, finish, fit_arguments, set_threads
 from .phantom import shape_of
 from .progress import reporter
@@ -27,6 +28,7 @@ def add(commands) -> None:
     p.add_argument("--out", required=True, metavar="DIR")
     add_fit(p)
     p.set_defaults(run=run)
+    heart.add_demo(kinds)
 
 
 def run(call: argparse.Namespace) -> int:
@@ -36,18 +38,19 @@ def run(call: argparse.Namespace) -> int:
 
     set_threads(call.threads)
     folder = OutputFolder(call.out)
-    phantom = make(shape_of(SPACING), SPACING, SEED, snr=SNR)
+    labeling = "PASL" if call.model == "simplified" else "PCASL"  # the simplified model is one of pulsed labelling
+    phantom = make(shape_of(SPACING), SPACING, SEED, snr=SNR, labeling=labeling)  # type: ignore[arg-type]
     paths = write_bids(phantom, folder.path / "phantom")
     truth = {name: str(paths[name]) for name in ("cbf", "att", "tissue", "lesion")}
     read = {"mask": str(paths["mask"]), "t1_map": str(paths["t1"]), "model": call.model}
-    outcome = run_one(Task(str(paths["asl"]), str(folder.path), read, fit_arguments(call), truth), reporter(call.progress))
+    outcome = run_one(Task(str(paths["asl"]), str(folder.path), read, fit_arguments(call), truth, keep=True), reporter(call.progress))
     if outcome.code:
         return finish(outcome)
-    scan = asl.read(str(paths["asl"]), mask=read["mask"], t1_map=read["t1_map"])
+    scan = outcome.fit.scan
     fits = {
-        f"{call.method} ({call.network})" if call.method == "pinn" else "nlls": asl.fit(scan, **fit_arguments(call)),
-        "closed form": asl.fit(scan, method="nlls", device=call.device),
-        f"closed form after {BLUR:g} mm blur": asl.fit(blurred(scan, BLUR), method="nlls", device=call.device),
+        f"{call.method} ({call.network})" if call.method == "pinn" else "nlls": outcome.fit,
+        "closed form": asl.fit(scan, method="nlls", model=call.model, device=call.device),
+        f"closed form after {BLUR:g} mm blur": asl.fit(blurred(scan, BLUR), method="nlls", model=call.model, device=call.device),
     }
     true = {"cbf": phantom.cbf, "att": phantom.att, "tissue": phantom.tissue, "lesion": phantom.lesion}
     rows = accuracy(fits, true)

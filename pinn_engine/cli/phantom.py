@@ -8,6 +8,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..files.output import OutputFolder
+from . import heart
 from .perfusion import numbers
 
 HEAD = np.array([132.0, 164.0, 105.0])  # mm, as the phantom's
@@ -31,6 +32,7 @@ def add(commands) -> None:
     p.add_argument("--no-territories", action="store_true")
     p.add_argument("--seed", type=int, default=0)
     p.set_defaults(run=run)
+    heart.add_phantom(kinds)
 
 
 def run(call: argparse.Namespace) -> int:
@@ -64,9 +66,17 @@ def shape_of(spacing: float) -> tuple[int, int, int]:
 
 
 def _check(call: argparse.Namespace) -> None:
+    count = len(np.atleast_1d(call.label_duration)) if call.label_duration is not None else 1
+    delays = len(np.atleast_1d(call.plds)) if call.plds is not None else 0
+    if count > 1 and count != delays:
+        raise InputError(
+            "--label-duration", "must be one value or one a delay of --plds", found=f"{count} for {delays}", fix="give one a delay"
+        )
     times = [*np.atleast_1d(call.plds if call.plds is not None else 1.0), *np.atleast_1d(call.label_duration or 1.0)]
     ranges = {
         "--spacing": (call.spacing, 0.9, 20.0),
+        "--seed": (call.seed, 0, 2**32 - 1),
+        "--label-duration": (min(np.atleast_1d(call.label_duration if call.label_duration is not None else 1.0)), 0.01, 10.0),
         "--repeats": (call.repeats, 1, 1000),
         "--snr": (call.snr, 0.0, 1e9),
         "--dispersion": (call.dispersion, 0.0, 2.0),

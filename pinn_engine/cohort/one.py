@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -19,13 +20,19 @@ DONE, FAULT, BAD_INPUT, SOME_FAILED = 0, 1, 2, 3  # exit codes of every door
 
 @dataclass(frozen=True)
 class Task:
-    """One scan to fit. `read`, `fit` are the keyword arguments of `asl.read` and `asl.fit`; `truth` are files of a phantom's true maps."""
+    """One scan to fit. `read`, `fit` are the keyword arguments of the organ's read and fit; `truth` are files of a phantom's true maps.
+
+    `organ`: "asl" or "cardiac"; `save`: keyword arguments of the heart's `save` (reference, spacing).
+    """
 
     input: str
     out: str
     read: Mapping[str, Any] = field(default_factory=dict)
     fit: Mapping[str, Any] = field(default_factory=dict)
     truth: Mapping[str, str] = field(default_factory=dict)
+    keep: bool = False  # hand the fit itself back in the outcome
+    organ: str = "asl"
+    save: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -38,6 +45,7 @@ class Outcome:
     summary: Mapping[str, Any] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
     detail: str = ""  # the traceback of a fault of ours
+    fit: Any = None  # the result in memory, where the task asks to keep it
 
 
 def run_one(task: Task, progress: Progress | None = None) -> Outcome:
@@ -48,7 +56,7 @@ def run_one(task: Task, progress: Progress | None = None) -> Outcome:
     folder = None
     try:
         folder = OutputFolder(task.out)
-        outcome = _perfusion(task, folder, clock, progress or (lambda stage, done, message: None))
+        outcome = {"asl": _perfusion, "cardiac": _heart}[task.organ](task, folder, clock, progress or (lambda stage, done, message: None))
     except InputError as error:
         outcome = Outcome(BAD_INPUT, str(error), seconds=clock)
     except Exception as error:
@@ -64,16 +72,7 @@ def _perfusion(task: Task, folder, clock: dict[str, float], progress: Progress) 
     from ..files import nifti
     from ..report.perfusion import write_report
 
-    def timed(stage: str, message: str) -> Callable[[], None]:
-        progress(stage, 0.0, message)
-        begin = time.perf_counter()
-
-        def end() -> None:
-            clock[stage] = round(time.perf_counter() - begin, 3)
-            progress(stage, 1.0, message)
-
-        return end
-
+    timed = _timer(clock, progress)
     end = timed("read", f"reading {Path(task.input).name}")
     scan = asl.read(task.input, **task.read)
     truth = {name: nifti.read(path, what=f"true {name}")[0] for name, path in task.truth.items()}
@@ -87,13 +86,49 @@ def _perfusion(task: Task, folder, clock: dict[str, float], progress: Progress) 
     files.append(folder.write_text(f"{scan.prefix}_report.html", write_report(fit, truth or None)))
     end()
     message = f"{voxels:,} voxels in {sum(clock.values()):.1f} s; report: {files[-1]}"
+    return Outcome(DONE, message, tuple(str(f) for f in files), quality(fit), dict(clock), fit=fit if task.keep else None)
+
+
+def _heart(task: Task, folder, clock: dict[str, float], progress: Progress) -> Outcome:
+    from ..cardiac.fit import fit as fit_heart
+    from ..cardiac.read import read
+    from ..cardiac.save import quality, save
+    from ..report.heart import write_report
+
+    timed = _timer(clock, progress)
+    end = timed("read", f"reading {Path(task.input).name}")
+    data = read(task.input, **task.read)
+    end()
+    words = f"fitting {len(data.mesh.points):,} nodes"
+    end = timed("fit", words)
+    fit = fit_heart(data, **task.fit, progress=lambda stage, done: progress(stage, done, words))
+    end()
+    end = timed("write", f"writing {folder.path.name}")
+    files = save(fit, folder, **task.save)
+    files.append(folder.write_text(f"{data.prefix}_report.html", write_report(fit)))
+    end()
+    message = f"{len(data.mesh.points):,} nodes in {sum(clock.values()):.1f} s; report: {files[-1]}"
     return Outcome(DONE, message, tuple(str(f) for f in files), quality(fit), dict(clock))
+
+
+def _timer(clock: dict[str, float], progress: Progress) -> Callable[[str, str], Callable[[], None]]:
+    def timed(stage: str, message: str) -> Callable[[], None]:
+        progress(stage, 0.0, message)
+        begin = time.perf_counter()
+
+        def end() -> None:
+            clock[stage] = round(time.perf_counter() - begin, 3)
+            progress(stage, 1.0, message)
+
+        return end
+
+    return timed
 
 
 def _log(task: Task, outcome: Outcome, folder) -> None:
     """Times and dates go to logs/ only, so that maps and tables of equal runs are equal bytes."""
     now = datetime.now(timezone.utc)
-    content = {"task": asdict(task), "outcome": asdict(outcome), "time": now.isoformat(timespec="seconds")}
+    content = {"task": asdict(task), "outcome": asdict(replace(outcome, fit=None)), "time": now.isoformat(timespec="seconds")}
     try:
         folder.write_json(f"logs/{now:%Y%m%dT%H%M%S%f}.json", _printable(content))
     except InputError:
@@ -105,4 +140,6 @@ def _printable(value: object) -> Any:
         return {str(k): _printable(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
         return [_printable(v) for v in value]
-    return value if isinstance(value, str | int | float | bool | None) and value == value else str(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value if isinstance(value, str | int | float | bool | None) else str(value)

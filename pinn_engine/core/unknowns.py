@@ -124,7 +124,10 @@ class Unknowns:
         return torch.stack([item.slope(theta[:, k]) for k, item in enumerate(self.free.values())], dim=1)
 
     def internal(self, values: Mapping[str, Tensor]) -> Tensor:
-        """(B, P) theta of physical values."""
+        """(B, P) theta of physical values (those of fixed unknowns are not looked at, but tell B)."""
+        if not self.size:
+            some = next(iter(values.values()))
+            return some.new_zeros(len(some), 0)
         return torch.stack([item.internal(values[name]) for name, item in self.free.items()], dim=1)
 
     def at_bound(self, theta: Tensor) -> Tensor:

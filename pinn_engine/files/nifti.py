@@ -103,9 +103,18 @@ def _grid(image, path: Path) -> Grid:
     return Grid((shape[0], shape[1], shape[2]), affine, int(image.header["qform_code"]), int(image.header["sform_code"]))
 
 
-def encode(data: np.ndarray, grid: Grid, *, labels: bool = False, description: str = "", compress: bool = True) -> bytes:
+def encode(
+    data: np.ndarray,
+    grid: Grid,
+    *,
+    labels: bool = False,
+    description: str = "",
+    compress: bool = True,
+    movie: tuple[float, str | None] | None = None,
+) -> bytes:
     """The bytes of a NIfTI-1 file: float32 (uint8 where `labels`), mm and s, the grid's affine and codes; the same input, the same bytes.
 
+    `movie`: the step from frame to frame and its unit ("msec", or None where NIfTI has no code for it); only there NaN = not observed.
     Raises ValueError, a fault of ours and not of the input, for values that are not finite or do not fit the grid.
     """
     import nibabel
@@ -116,12 +125,14 @@ def encode(data: np.ndarray, grid: Grid, *, labels: bool = False, description: s
         raise ValueError("labels must be whole numbers from 0 to 255")
     with np.errstate(over="ignore"):
         array = np.asarray(data).astype(np.uint8 if labels else np.float32)
-    if not np.isfinite(array).all():
+    if movie is None and not np.isfinite(array).all():
         raise ValueError(f"{int((~np.isfinite(array)).sum())} values to be written are not finite")
     image = nibabel.Nifti1Image(array, grid.affine)
     image.set_qform(grid.affine, code=grid.qform_code)
     image.set_sform(grid.affine, code=grid.sform_code)
-    image.header.set_xyzt_units("mm", "sec")
+    if movie is not None:
+        image.header["pixdim"][4] = movie[0]
+    image.header.set_xyzt_units("mm", "sec" if movie is None else movie[1])
     image.header["descrip"] = description.encode("ascii", "replace")[:79]
     raw = image.to_bytes()
     if not compress:

@@ -72,6 +72,8 @@ class OutputFolder:
         target = self.locate(name)
         self._prepare(target.parent)
         self._refuse_escape(target, name)
+        if target.is_dir() and not target.is_symlink():
+            raise InputError(target, "cannot be written", found="a folder of that name", fix="move it away")
         temporary = self._temporary(target.parent)
         try:
             with self._faults_are_input(target):
@@ -98,8 +100,6 @@ class OutputFolder:
         root, parent = self.path.resolve(), target.parent.resolve()
         if parent != root and root not in parent.parents:
             raise InputError(target.parent, f"a link leads outside the output folder: {name} not written", fix="remove the link")
-        if target.is_dir() and not target.is_symlink():
-            raise InputError(target, "cannot be written", found="a folder of that name", fix="move it away")
 
     def _prepare(self, folder: Path) -> None:
         if folder != self.path:
@@ -130,6 +130,12 @@ class OutputFolder:
         except OSError as error:
             fix = "free space on the disk or give another --out" if error.errno in _FULL else "give a folder that can be written with --out"
             raise InputError(target, "cannot be written", found=error.strerror or error, fix=fix) from None
+
+
+def write_file(path: str | os.PathLike[str], content: bytes) -> Path:
+    """One file by itself, whole or not at all; its folder is made if need be."""
+    path = Path(path)
+    return OutputFolder(path.parent).write_bytes(path.name, content)
 
 
 def _full_codes() -> set[int]:

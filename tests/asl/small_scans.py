@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import lru_cache
+from functools import cache
 
 import numpy as np
 import torch
@@ -21,10 +21,10 @@ SHAPE = (16, 18, 10)  # 762 voxels in the mask, 332 of them grey matter
 GM, WM = 1, 2
 LONG_AND_SHORT = {"label_duration": (1.0, 1.2, 1.4, 1.6, 1.8, 1.8), "plds": (0.4, 0.7, 1.1, 1.5, 1.9, 2.4)}
 
-phantom = lru_cache(maxsize=None)(lambda **made: make(**{"shape": SHAPE, "repeats": 2, **made}))
+phantom = cache(lambda **made: make(**{"shape": SHAPE, "repeats": 2, **made}))
 
 
-@lru_cache(maxsize=None)
+@cache
 def fitted(t1_map: bool = True, made: tuple = (), **asked):
     """The fit of a phantom (`made`: items of a dict), remembered."""
     return fit(phantom(**dict(made)).scan(t1_map=t1_map), **asked)

@@ -1,4 +1,4 @@
-"""Intervals end at the data times of every slice and label duration; the equation's rows and the eliminated network against the closed form."""
+"""Intervals end at the data times of every slice and label duration; the equation's rows and the network against the closed form."""
 
 import numpy as np
 import pytest

@@ -1,5 +1,7 @@
 """The kinetic models: published numbers, and closed form = differential equation = supply per interval, each held against the others."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -14,7 +16,8 @@ def t(*values: float) -> torch.Tensor:
     return torch.tensor(values, dtype=torch.float64)
 
 
-# reference/asl.md 2.9: M0 of tissue 1, lambda 0.9, T1b 1.65. (model, T1t, f, alpha, ATT, tau) -> {PLD or TI: difference}; T1' with the true f
+# reference/asl.md 2.9: M0 of tissue 1, lambda 0.9, T1b 1.65; T1' with the true f.
+# (model, T1t, f, alpha, ATT, tau) -> {PLD or TI: difference}
 GOLDEN = [
     (
         (Continuous, 1.33, 60, 0.85, 1.0, 1.8),
@@ -59,7 +62,7 @@ def ode(model, tau: float, att: float) -> np.ndarray:
     """S on GRID by scipy, integrated from kink to kink."""
     stops = sorted({0.0, att, att + tau, 4.5})
     found, state = np.zeros(len(GRID)), 0.0
-    for a, b in zip(stops[:-1], stops[1:], strict=True):
+    for a, b in pairwise(stops):
 
         def rate(x, s, a=a, b=b):
             return model.rate(t(np.clip(x, a + 1e-9, b - 1e-9)), t(*s), t(tau), t(att), t(T1B)).numpy()  # strictly between the kinks

@@ -29,7 +29,10 @@ def test_without_repeats_the_noise_comes_from_the_residuals(method):
     assert found.degrees == 0
 
 
-@pytest.mark.parametrize("made", [{}, {"labeling": "PASL"}, {"slice_time": 0.04}, LONG_AND_SHORT], ids=["pcasl", "pasl", "slices", "durations"])
+MADE = {"pcasl": {}, "pasl": {"labeling": "PASL"}, "slices": {"slice_time": 0.04}, "durations": LONG_AND_SHORT}
+
+
+@pytest.mark.parametrize("made", MADE.values(), ids=MADE.keys())
 def test_evidence_is_the_probability_of_the_data(made):
     """Differences of log p(data | level), flow and arrival time integrated out, against scipy's normal density over the same prior."""
     s = some_voxels(phantom(seed=16, **made).scan(), 120)

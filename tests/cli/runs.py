@@ -10,6 +10,7 @@ import numpy as np
 from pinn_engine.asl.phantom import make, write_bids
 from pinn_engine.cli import main
 from pinn_engine.files.grid import Grid
+from pinn_engine.files.output import OutputFolder
 
 SHAPE = (12, 14, 8)
 
@@ -19,13 +20,15 @@ def oblique() -> Grid:
     turn, c, s = np.eye(4), np.cos(0.2), np.sin(0.2)
     turn[:3, :3] = np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]]) @ np.diag([-14.0, 13.0, 14.0])
     turn[:3, 3] = [70, -80, -50]
-    return Grid(SHAPE, turn, 1, 4)
+    return Grid(SHAPE, turn, 3, 4)
 
 
 def write_scan(folder: Path, **made) -> dict[str, str]:
     """A phantom as BIDS; its files by name."""
-    phantom = make(SHAPE, seed=31, repeats=2, **made)
-    return {name: str(path) for name, path in write_bids(replace(phantom, grid=oblique()), folder).items()}
+    phantom = replace(make(SHAPE, seed=31, repeats=2, **made), grid=oblique())
+    paths = {name: str(path) for name, path in write_bids(phantom, folder).items()}
+    half = phantom.mask & (np.arange(SHAPE[0]) < 6)[:, None, None]
+    return paths | {"half": str(OutputFolder(folder).write_volume("half_mask.nii.gz", half, phantom.grid, labels=True))}
 
 
 def run(*arguments: object) -> int:

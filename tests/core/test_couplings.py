@@ -44,7 +44,7 @@ def test_shared_unknowns_by_schur_complement_are_the_dense_joint_solution(column
     torch.testing.assert_close(step, expected, rtol=1e-9, atol=1e-11)
     for column in columns:
         for g in GROUP.unique():
-            assert len(step[GROUP == g, column].unique()) == 1  # the same number to the last bit: members stay together
+            assert len(step[g == GROUP, column].unique()) == 1  # the same number to the last bit: members stay together
     covariance = torch.linalg.inv(joint.T @ joint)
     torch.testing.assert_close(
         coupling.covariance(normal_matrix), covariance[place.unsqueeze(2), place.unsqueeze(1)], rtol=1e-8, atol=1e-11
@@ -232,7 +232,8 @@ def test_the_solver_finds_the_minimum_of_data_and_graph():
     found = LevenbergMarquardt(relative=1e-13).solve(problem, start, graph)
     torch.testing.assert_close(found.theta, expected, rtol=1e-5, atol=1e-6)
     assert found.status.tolist() == [Status.CONVERGED] * 20
-    torch.testing.assert_close(found.cost, (0.5 * problem.residual(found.theta).square().sum() + graph.energy(found.theta)[0].sum()).expand(20))
+    cost = 0.5 * problem.residual(found.theta).square().sum() + graph.energy(found.theta)[0].sum()
+    torch.testing.assert_close(found.cost, cost.expand(20))
 
 
 def test_adam_finds_it_too():

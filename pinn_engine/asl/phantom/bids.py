@@ -11,17 +11,16 @@ import numpy as np
 
 from ...files import nifti
 from ...files.grid import Grid
+from ...files.output import OutputFolder
 from .brain import TERRITORIES
 from .make import Phantom
 
 
 def write_bids(phantom: Phantom, folder: str | PathLike[str], subject: str = "01") -> dict[str, Path]:
     """Write the dataset; returns where its parts are: "asl", "m0", and of the truth "mask", "t1", "cbf", "att", "tissue", "lesion", …"""
-    root = Path(folder)
+    root = OutputFolder(folder).path
     raw = root / f"sub-{subject}" / "perf" / f"sub-{subject}"
     truth = root / "derivatives" / "truth" / f"sub-{subject}" / "perf" / f"sub-{subject}"
-    for path in (raw, truth):
-        path.parent.mkdir(parents=True, exist_ok=True)
     about = {"Name": "pinn_engine digital perfusion phantom", "BIDSVersion": "1.10.0", "DatasetType": "raw"}
     text(root / "dataset_description.json", about)
     text(root / "README", "A digital phantom made by pinn_engine: no person was scanned. What is true is under derivatives/truth.\n")
@@ -106,10 +105,15 @@ def write_truth(phantom: Phantom, prefix: str) -> dict[str, Path]:
 
 def image(path: str, array: np.ndarray, grid: Grid) -> Path:
     """A gzipped NIfTI whose bytes depend on the content alone; whole numbers are written as labels."""
-    Path(path).write_bytes(nifti.encode(array, grid, labels=array.dtype == np.uint8))
-    return Path(path)
+    return write(Path(path), nifti.encode(array, grid, labels=array.dtype == np.uint8))
 
 
-def text(path: str | Path, content: str | Mapping[str, object]) -> None:
-    """Text, or JSON in a stable order."""
-    Path(path).write_text(content if isinstance(content, str) else json.dumps(content, indent=2) + "\n", encoding="utf-8")
+def text(path: str | Path, content: Mapping[str, object] | str) -> Path:
+    """JSON of a mapping, or a text as it is."""
+    made = content if isinstance(content, str) else json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    return write(Path(path), made.encode())
+
+
+def write(path: Path, content: bytes) -> Path:
+    """Whole or not at all, as everything we write."""
+    return OutputFolder(path.parent).write_bytes(path.name, content)

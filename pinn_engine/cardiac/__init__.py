@@ -1,0 +1,1 @@
+"""The heart: the Aliev-Panfilov model on rectangles and heart meshes, forward and inverse."""

@@ -1,0 +1,209 @@
+"""`fit(data) -> HeartFit`: maps of D, conduction velocity and activation time, or the numbers D, a, b, from what was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..errors import InputError
+from .eikonal import EikonalDiffusion, tissue_shape
+from .fem import elements
+from .lat import MapSolution, fit_lat, outlier_share
+from .model import AlievPanfilov
+from .read import HeartData
+from .result import CV_MAP, D_MAP, LAT_MAP, HeartFit, NodeMap, NodeStatus, Parameter
+
+Progress = Callable[[str, float], None]
+ACROSS = 0.2  # D across over D along the fibres, where the mesh has fibres (bulk of the atrium: 0.1-0.3)
+SPEEDS = (0.015, 6.0)  # m/s: a median outside means a mistaken unit (scar 0.05, atrium 0.3-1.2, Purkinje 4)
+SPEED_FLOOR = 0.02  # sd of log CV that the noise does not tell: grid and equation (found on one draw of the fibred atrium)
+BLURRED = 0.5  # sd of log D beyond which D counts as undetermined
+MISFIT = 0.5  # equation residual (1 = all of it) beyond which fronts collide or break through
+
+
+def fit(
+    data: HeartData,
+    *,
+    unknown: Sequence[str] = ("D",),
+    map: Sequence[str] | None = None,
+    physics: str | None = None,
+    model: AlievPanfilov | None = None,
+    across: float | None = None,
+    noise: float | None = None,
+    strength: float | None = None,
+    device: str = "auto",
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> HeartFit:
+    """Fit one heart.
+
+    `unknown`: D, or D,a,b (from V only); `map`: ("D",) for D as a map (always so from activation times). `physics`: "eikonal" or
+    "aliev-panfilov" (default: by the data). `noise`: sd of the data in its own unit, None = estimated. `across`: D across the fibres over
+    D along them. `strength`: of the map's prior, None = chosen by held-out data.
+    """
+    model = model or AlievPanfilov()
+    _check(data, tuple(unknown), tuple(map or ()), physics)
+    if device not in ("auto", "cpu"):
+        raise InputError("--device", "heart fits factorise sparse matrices on the CPU", found=device, fix="give cpu or auto")
+    tell = progress or (lambda stage, done: None)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # arrays are small: more threads wait for each other
+    try:
+        if data.LAT is not None:
+            return _from_lat(data, model, across, noise, strength, seed, tell)
+        from .from_voltage import fit_map, fit_numbers
+
+        if map:
+            return fit_map(data, model, tuple(unknown), across, noise, strength, seed, tell)
+        return fit_numbers(data, model, tuple(unknown), across, noise, seed, tell)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _check(data: HeartData, unknown: tuple[str, ...], maps: tuple[str, ...], physics: str | None) -> None:
+    if not set(unknown) <= {"D", "a", "b"} or "D" not in unknown:
+        raise InputError("--unknown", "is not something this fit knows", found=",".join(unknown) or "nothing", fix="give D or D,a,b")
+    if set(unknown) not in ({"D"}, {"D", "a", "b"}):
+        raise InputError("--unknown", "a and b are fitted together", found=",".join(unknown), fix="give D or D,a,b")
+    if maps not in ((), ("D",)):
+        raise InputError("--map", "only D can be a map", found=",".join(maps), fix="give --map D")
+    if physics not in (None, "eikonal", "aliev-panfilov"):
+        raise InputError("--physics", "no such physics", found=physics, fix="eikonal or aliev-panfilov")
+    if data.LAT is not None and len(unknown) > 1:
+        raise InputError(data.source, "activation times cannot tell a and b", found=",".join(unknown), fix="give --unknown D, or V as data")
+    if data.LAT is not None and physics == "aliev-panfilov":
+        raise InputError(
+            data.source, "has activation times only", found="--physics aliev-panfilov", fix="give --physics eikonal, or V as data"
+        )
+
+
+def equation_of(data: HeartData, across: float | None) -> tuple[EikonalDiffusion, float | None]:
+    """The equation on the fitted mesh, and the anisotropy used (None: isotropic)."""
+    if across is not None and not 0.01 <= across <= 1.0:
+        raise InputError("--across", "must lie between 0.01 and 1", found=across, fix="it is D across over D along the fibres")
+    if across is not None and across < 1.0 and data.mesh.fibres is None:
+        raise InputError(data.source, "has no fibres", found=f"--across {across:g}", fix="give a mesh with fibres or leave the option away")
+    ratio = (ACROSS if across is None else across) if data.mesh.fibres is not None else None
+    element = elements(data.mesh)
+    return EikonalDiffusion(element, tissue_shape(data.mesh.fibres, element, ratio)), ratio
+
+
+def _from_lat(
+    data: HeartData, model: AlievPanfilov, across: float | None, noise: float | None, strength: float | None, seed: int, tell: Progress
+) -> HeartFit:
+    equation, ratio = equation_of(data, across)
+    samples = data.samples(0.2)
+    sd = None if noise is None else float(data.unit.to_tu(noise))
+    solved = fit_lat(equation, samples, model, sd=sd, strength=strength, seed=seed, progress=lambda done: tell("fit", done))
+    check_speed(data, solved, model)
+    width = solved.choice.widening
+    maps, status = node_maps(data, solved, model, width)
+    unit = data.unit
+    wrong = int((outlier_share(solved) > 0.5).sum())
+    notes = [f"{wrong} of {len(samples.value)} activation times do not fit their neighbours and were set aside"] if wrong else []
+    predicted = samples.at(torch.from_numpy(solved.T)).numpy()
+    settings = common_settings(solved, model, ratio, width, seed)
+    settings |= {
+        "physics": "eikonal-diffusion",
+        "noise_sd": {
+            "value": float(unit.from_tu(solved.noise)),
+            "unit": unit.time,
+            "origin": "given" if noise is not None else "estimated",
+        },
+        "observations": len(samples.value),
+        "outliers": wrong,
+    }
+    given = (
+        f"given a = {model.a:g} and k = {model.k:g}: activation times fix only D (1 - 2a)^2, conduction velocity does not depend on them"
+    )
+    parameters = {"D": map_parameter(data, maps, status, given), **given_parameters(model, ("a", "b", "k"))}
+    return HeartFit(
+        data,
+        maps,
+        status,
+        parameters,
+        {},
+        f"D is {given}.",
+        residual=((predicted - samples.value.numpy()) / solved.noise),
+        observed=np.asarray(unit.from_tu(samples.value.numpy())),
+        predicted=np.asarray(unit.from_tu(predicted)),
+        convergence=solved.solution.history,
+        settings=settings,
+        notes=tuple(notes),
+    )
+
+
+def check_speed(data: HeartData, solved: MapSolution, model: AlievPanfilov) -> None:
+    """A conduction velocity no heart has means a mistaken unit."""
+    slowness = solved.problem.equation.element.gradient(torch.from_numpy(solved.T)).norm(dim=1).median()
+    speed = 1.0 / max(float(slowness), 1e-12) / 12.9  # mm/TU -> m/s
+    if not SPEEDS[0] <= speed <= SPEEDS[1]:
+        slow = speed < SPEEDS[0]
+        guess = "times may be in us or coordinates in m" if slow else "times may be in s or in TU (--time-unit tu), coordinates in um"
+        raise InputError(
+            data.source, f"a conduction velocity of {speed:.3g} m/s is not a heart's", found="mm and " + data.unit.time, fix=guess
+        )
+
+
+def node_maps(data: HeartData, solved: MapSolution, model: AlievPanfilov, width: float) -> tuple[dict[str, NodeMap], np.ndarray]:
+    """D, CV and LAT with calibrated standard deviations, and the status, on the input's nodes."""
+    unit, problem = data.unit, solved.problem
+    element = problem.equation.element
+    T, u = torch.from_numpy(solved.T), torch.from_numpy(solved.u)
+    D = np.exp(solved.u)
+    spread_u = width * solved.draws_u.std(axis=1)
+    speed = apparent_speed(element, T)
+    drawn = np.stack([np.log(apparent_speed(element, T + width * torch.from_numpy(d.copy()))) for d in solved.draws_T.T], axis=1)
+    spread_c = np.hypot(0.5 * (np.percentile(drawn, 84.1, axis=1) - np.percentile(drawn, 15.9, axis=1)), SPEED_FLOOR)
+    misfit = np.abs(problem.equation.residual(T, u, float(model.speed(1.0))).numpy())
+    values = {
+        "D": (D_MAP, unit.diffusivity, unit.rate_from_tu(D), unit.rate_from_tu(D * spread_u)),
+        "CV": (CV_MAP, unit.speed, unit.rate_from_tu(speed), unit.rate_from_tu(speed * spread_c)),
+        "LAT": (LAT_MAP, unit.time, unit.from_tu(solved.T), unit.from_tu(width * solved.draws_T.std(axis=1))),
+    }
+    status = np.full(len(T), int(NodeStatus.FITTED), np.uint8)
+    status[misfit > MISFIT] = NodeStatus.COLLISION
+    if problem.active is not None:
+        status[~problem.active.numpy()] = NodeStatus.START
+    status[spread_u > BLURRED] = NodeStatus.UNDETERMINED
+    whole = np.where(data.inside, status[np.asarray(abs(data.to_input).argmax(axis=1)).ravel()], int(NodeStatus.OUTSIDE)).astype(np.uint8)
+    maps = {
+        key: NodeMap(kind, name, data.back(value).astype(np.float32), data.back(std).astype(np.float32))
+        for key, (kind, name, value, std) in values.items()
+    }
+    return maps, whole
+
+
+def apparent_speed(element: Any, T: torch.Tensor) -> np.ndarray:
+    """(N,) 1 / |grad T| at the nodes (slowness averaged over the cells round them), at most 200 mm/TU (15 m/s)."""
+    share = (element.size / element.cells.shape[1] * element.gradient(T).norm(dim=1))[:, None].expand(-1, element.cells.shape[1])
+    slowness = element.size.new_zeros(element.nodes).index_add(0, element.cells.reshape(-1), share.reshape(-1)) / element.mass
+    return 1.0 / slowness.clamp_min(5e-3).numpy()
+
+
+def map_parameter(data: HeartData, maps: dict[str, NodeMap], status: np.ndarray, about: str) -> Parameter:
+    """The map's median, with half its 16-84 % range: how D is spread over the tissue, not how well its mean is known."""
+    value = maps["D"].value[status == NodeStatus.FITTED] if (status == NodeStatus.FITTED).any() else maps["D"].value[status > 0]
+    low, middle, high = (float(x) for x in np.percentile(value, [15.9, 50, 84.1]))
+    return Parameter(middle, 0.5 * (high - low), data.unit.diffusivity, f"median and spread of the map, {about}")
+
+
+def given_parameters(model: AlievPanfilov, names: Sequence[str]) -> dict[str, Parameter]:
+    return {name: Parameter(float(getattr(model, name)), 0.0, "1", "given") for name in names}
+
+
+def common_settings(solved: MapSolution, model: AlievPanfilov, ratio: float | None, width: float, seed: int) -> dict[str, Any]:
+    return {
+        "model": asdict(model),
+        "prior_strength": solved.choice.strength,
+        "prior_scores": {f"{k:g}": v for k, v in solved.choice.scores.items()},
+        "interval_width": width,
+        "D_across_over_along": ratio,
+        "solver": {"status": solved.solution.status.sentence, "steps": solved.solution.steps},
+        "fitted_nodes": solved.problem.nodes,
+        "seed": seed,
+    }

@@ -1,0 +1,194 @@
+"""`fit` where V was measured: D as a map, or the numbers D, a, b."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..core.solution import Status
+from .beat import beats
+from .eikonal import front_constant
+from .fem import Diffusion
+from .fit import Progress, check_speed, common_settings, equation_of, given_parameters, map_parameter, node_maps
+from .lat import MapSolution
+from .model import AlievPanfilov
+from .numbers import fit_numbers as numbers
+from .read import HeartData
+from .result import D_MAP, LAT_MAP, HeartFit, NodeMap, NodeStatus, Parameter
+from .voltage import fit_voltage
+
+FINE_NODES = 15_000  # the simulator runs on the input's own nodes up to here
+
+
+def fit_map(
+    data: HeartData,
+    model: AlievPanfilov,
+    unknown: tuple[str, ...],
+    across: float | None,
+    noise: float | None,
+    strength: float | None,
+    seed: int,
+    tell: Progress,
+) -> HeartFit:
+    """D as a map; a and b given, or fitted with it."""
+    equation, ratio = equation_of(data, across)
+    samples = data.samples(noise or 0.1)
+    free = len(unknown) > 1
+    solved, found = fit_voltage(
+        equation, samples, model, free=free, sd=noise, strength=strength, seed=seed, progress=lambda done: tell("fit", done)
+    )
+    check_speed(data, solved, found)
+    width = solved.choice.widening
+    maps, status = node_maps(data, solved, found, width)
+    V, W = _movies(data, solved.T, found)
+    parameters: dict[str, Parameter] = {}
+    correlation: dict[str, dict[str, float]] = {}
+    if free and solved.draws_ab is not None:
+        a, b = solved.draws_ab
+        parameters = {
+            "a": Parameter(found.a, float(found.a * a.std()), "1", "fitted"),
+            "b": Parameter(found.b, float(b.std()), "1", "fitted"),
+        }
+        r = float(np.corrcoef(a, b)[0, 1])
+        correlation = {"a": {"a": 1.0, "b": r}, "b": {"a": r, "b": 1.0}}
+        verdict = "D is a map; a and b are told by the shape of V in time, D (1 - 2a)^2 by how fast it travels."
+    else:
+        parameters, verdict = given_parameters(found, ("a", "b", "k")), f"D is given a = {found.a:g} and b = {found.b:g}."
+    D = map_parameter(data, maps, status, "fitted with a and b" if free else f"given a = {found.a:g}")
+    settings = common_settings(solved, found, ratio, width, seed) | _about(
+        solved.noise, noise, len(samples.value), "travelling beat and eikonal-diffusion"
+    )
+    assert data.V is not None
+    residual = ((V - data.V) / solved.noise)[np.isfinite(data.V) & data.inside[:, None]]
+    return HeartFit(
+        data,
+        maps,
+        status,
+        {"D": D, **parameters},
+        correlation,
+        verdict,
+        V,
+        W,
+        residual,
+        convergence=solved.solution.history,
+        settings=settings,
+    )
+
+
+def fit_numbers(
+    data: HeartData, model: AlievPanfilov, unknown: tuple[str, ...], across: float | None, noise: float | None, seed: int, tell: Progress
+) -> HeartFit:
+    """One D for the whole tissue, with a and b if asked."""
+    assert data.V is not None
+    assert data.times is not None
+    equation, ratio = equation_of(data, across)
+    samples = data.samples(noise or 0.1)
+    solved, start = fit_voltage(
+        equation,
+        samples,
+        model,
+        free=len(unknown) > 1,
+        even=True,
+        sd=noise,
+        seed=seed,
+        draws=16,
+        progress=lambda done: tell("fit", 0.3 * done),
+    )
+    check_speed(data, solved, start)
+    D = float(np.exp(np.median(solved.u)))
+    fine = data.whole if len(data.mesh.points) < len(data.whole.points) <= FINE_NODES and data.grid is not None else None
+    shape = Diffusion(1.0, ratio) if ratio is not None else None
+    found = numbers(
+        data.mesh,
+        data.to_input,
+        fine,
+        shape,
+        np.where(data.inside[:, None], data.V, np.nan),
+        data.times,
+        solved.T,
+        D,
+        start,
+        unknown,
+        progress=lambda done: tell("fit", 0.3 + 0.7 * done),
+    )
+    V_fit, W_fit = found.V, found.W
+    return _numbers_fit(data, found, solved, ratio, noise, unknown, V_fit, W_fit, len(samples.value), seed)
+
+
+def _numbers_fit(
+    data: HeartData,
+    found: Any,
+    solved: MapSolution,
+    ratio: float | None,
+    noise: float | None,
+    unknown: tuple[str, ...],
+    V: np.ndarray,
+    W: np.ndarray,
+    count: int,
+    seed: int,
+) -> HeartFit:
+    solution, unit = found.solution, data.unit
+    outside = {name: (unit.rate_from_tu(1.0), unit.diffusivity) if name == "D" else (1.0, "1") for name in unknown}
+    parameters = {
+        name: Parameter(
+            float(solution.values[name][0]) * outside[name][0],
+            float(solution.std(name)[0]) * outside[name][0],
+            outside[name][1],
+            "fitted: " + Status(int(solution.status[0])).sentence,
+        )
+        for name in unknown
+    }
+    parameters |= given_parameters(found.model, [n for n in ("a", "b", "k") if n not in unknown])
+    table = solution.correlation[0].numpy()
+    correlation = {i: {j: float(table[m, n]) for n, j in enumerate(unknown)} for m, i in enumerate(unknown)}
+    speed = front_constant(found.model) * found.D**0.5
+    T = data.back(solved.T)
+    maps = {
+        "D": _flat(data, D_MAP, unit.diffusivity, parameters["D"].value, parameters["D"].std),
+        "LAT": NodeMap(
+            LAT_MAP,
+            unit.time,
+            np.asarray(unit.from_tu(T), np.float32),
+            np.asarray(unit.from_tu(data.back(solved.draws_T.std(axis=1))), np.float32),
+        ),
+    }
+    status = np.where(data.inside, int(NodeStatus.FITTED), int(NodeStatus.OUTSIDE)).astype(np.uint8)
+    settings = common_settings(solved, found.model, ratio, 1.0, seed) | _about(found.noise, noise, count, "Aliev-Panfilov, simulated")
+    settings |= {"speed": {"value": float(unit.rate_from_tu(speed)), "unit": unit.speed}}
+    assert data.V is not None
+    residual = ((V - data.V) / found.noise)[np.isfinite(data.V)]
+    return HeartFit(
+        data,
+        maps,
+        status,
+        parameters,
+        correlation,
+        solution.verdict(),
+        V,
+        W,
+        residual,
+        convergence=solution.history["cost"],
+        settings=settings,
+    )
+
+
+def _flat(data: HeartData, kind: Any, unit: str, value: float, std: float) -> NodeMap:
+    on = data.inside.astype(np.float32)
+    return NodeMap(kind, unit, on * np.float32(value), on * np.float32(std))
+
+
+def _movies(data: HeartData, T: np.ndarray, model: AlievPanfilov) -> tuple[np.ndarray, np.ndarray]:
+    """V and the hidden W (N, F) of the travelling beat on the input's nodes."""
+    assert data.times is not None
+    beat = beats([replace(model)], duration=max(100.0, float(np.ptp(data.times)) + 20.0))[0]
+    s = torch.from_numpy(data.times[None, :] - data.back(T)[:, None])
+    on = data.inside[:, None]
+    return np.where(on, beat.V_and_slope(s)[0].numpy(), 0.0), np.where(on, beat.W_at(s).numpy(), 0.0)
+
+
+def _about(level: float, given: float | None, count: int, physics: str) -> dict[str, Any]:
+    origin = "given" if given is not None else "estimated"
+    return {"physics": physics, "noise_sd": {"value": level, "unit": "1", "origin": origin}, "observations": count}

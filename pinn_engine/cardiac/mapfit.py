@@ -1,0 +1,226 @@
+"""The map problem: activation time T(x) and u(x) = log D(x) on the nodes of a mesh, from activation times or from samples of V.
+
+    data      LAT: (I T - y) / sd, or V: (Phi(t - I T) - v) / sd, robust against outliers
+    equation  eikonal-diffusion residual / 0.05, robust: one count a patch of `length`^2 (colliding fronts do not fit it)
+    edges     strength * integral of |grad u| (total variation): the background even, the border of a scar sharp
+    smooth    a whisper of biharmonic energy on T (where the equation is off), a broad normal prior on u round its mean
+Everything scales with l0 = sqrt(D0 / k), so that the same settings serve D = 0.02 and D = 20 mm^2/TU.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..core.sparse import Contaminated, Gaussian, Huber, Loss, Rows, SparseProblem, weighted_rows
+from .beat import Beat, beats
+from .eikonal import EikonalDiffusion, front_constant
+from .model import AlievPanfilov
+
+EVEN = 30.0  # strength at which D is one number
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """Settings of the map problem; lengths in units of l0 = sqrt(D0 / k), times in TU. Flat optima all: see docs/cardiac.md."""
+
+    equation_sd: float = 0.05
+    patch: float = 2.2
+    knee: float = 4.0  # Huber's, in equation_sd
+    rounding: tuple[float, float] = (0.112, 0.005)  # of |grad u|: first and last
+    shrink: float = 0.6
+    smooth: float = 0.009
+    prior_sd: float = 2.0
+    start_time: float = 1.0  # no equation before the earliest activation plus this: the stimulus' shape is not known
+
+
+@dataclass(frozen=True)
+class Samples:
+    """R observations at places given by interpolation: place r is sum of weight * node over its coordinates (row, column, weight).
+
+    LAT: `value` TU, `time` None. V: `value` without unit at `time` (R,) TU.
+    """
+
+    row: Tensor
+    column: Tensor
+    weight: Tensor
+    value: Tensor
+    sd: Tensor
+    time: Tensor | None = None
+
+    def at(self, nodal: Tensor) -> Tensor:
+        """(R,) a nodal field at the observations' places."""
+        return nodal.new_zeros(len(self.value)).index_add(0, self.row, self.weight * nodal[self.column])
+
+    def take(self, keep: np.ndarray) -> Samples:
+        """Some of the observations, (R,) bool."""
+        kept = torch.as_tensor(keep)
+        place = torch.cumsum(kept.long(), 0) - 1
+        on = kept[self.row]
+        time = None if self.time is None else self.time[kept]
+        return Samples(place[self.row[on]], self.column[on], self.weight[on], self.value[kept], self.sd[kept], time)
+
+    def with_sd(self, sd: float) -> Samples:
+        return replace(self, sd=torch.full_like(self.value, sd))
+
+
+def at_nodes(nodes: np.ndarray, value: np.ndarray, sd: float, time: np.ndarray | None = None) -> Samples:
+    """Observations that stand on nodes."""
+    r = torch.arange(len(nodes))
+    v = torch.as_tensor(value, dtype=torch.float64)
+    t = None if time is None else torch.as_tensor(time, dtype=torch.float64)
+    return Samples(r, torch.as_tensor(nodes), torch.ones(len(nodes), dtype=torch.float64), v, torch.full_like(v, sd), t)
+
+
+class MapProblem(SparseProblem):
+    """theta = T (N,), u (N,) and, with `free` (a and b unknown), the coordinates of a and b: log a, b."""
+
+    def __init__(
+        self,
+        equation: EikonalDiffusion,
+        data: Samples,
+        model: AlievPanfilov,
+        D0: float,
+        strength: float,
+        *,
+        loss: Loss | None = None,
+        beat: Beat | None = None,
+        free: bool = False,
+        tuning: Tuning | None = None,
+        mask: Tensor | None = None,
+        even: bool = False,
+    ):
+        self.equation, self.data, self.model, self.D0, self.strength = equation, data, model, D0, strength
+        self.loss: Loss = loss or Gaussian()
+        self.beat, self.free, self.mask = beat, free, mask
+        self.tuning = tuning or Tuning()
+        self.length = (D0 / model.k) ** 0.5
+        self.rounding = self.tuning.rounding[0]
+        self.active: Tensor | None = None
+        e = equation.element
+        dimension = e.cells.shape[1] - 1
+        self.patch = (self.tuning.patch * self.length) ** dimension
+        self.even = even  # one D for the whole tissue
+        self._laplacian = _bilaplacian_rows(equation, D0)
+
+    @property
+    def nodes(self) -> int:
+        return self.equation.element.nodes
+
+    def split(self, theta: Tensor) -> tuple[Tensor, Tensor]:
+        return theta[: self.nodes], theta[self.nodes : 2 * self.nodes]
+
+    def parameters(self, theta: Tensor) -> AlievPanfilov:
+        """The model with the a and b of theta."""
+        if not self.free:
+            return self.model
+        return replace(self.model, a=float(theta[-2].exp()), b=float(theta[-1]))
+
+    def advance(self, theta: Tensor) -> bool:
+        last = self.tuning.rounding[1]
+        moving = self.rounding > last
+        if self.active is None or moving:  # the mask follows T at first, then stays: a moving one lets the cost wander
+            T = self.split(theta)[0]
+            self.active = self.mask if self.mask is not None else T.min() + self.tuning.start_time < T
+        if moving and self._stepped:
+            self.rounding = max(last, self.rounding * self.tuning.shrink)
+        self._stepped = True
+        if self.free:
+            model = self.parameters(theta)
+            if self.beat is None or abs(self.beat.a - model.a) > 2e-3 or abs(self.beat.b - model.b) > 5e-3:
+                self.beat = beats([model], slopes=True)[0]
+        return moving
+
+    _stepped = False
+
+    def terms(self, theta: Tensor) -> dict[str, Rows]:
+        if self.active is None:
+            self.advance(theta)
+        T, u = self.split(theta)
+        c0 = torch.tensor(front_constant(self.parameters(theta)), dtype=torch.float64)
+        slope = None
+        if self.free:
+            a = theta[-2].exp()
+            slope = -2.0 * a * (self.model.k / 2.0) ** 0.5  # d c0 / d log a
+        e, t = self.equation.element, self.tuning
+        scale = (self.active.to(T) * e.mass / self.patch).sqrt()  # type: ignore[union-attr]
+        terms = {"data": self._data(theta, T)}
+        terms["equation"] = self.equation.rows(T, u, c0, scale, Huber(t.knee), t.equation_sd, slope)
+        terms["edges"] = self._edges(u)
+        terms["smooth"] = self._smooth(T)
+        mean = float(np.log(self.D0))
+        root = (e.mass / self.patch).sqrt() * (0.44 / t.prior_sd)
+        index = torch.arange(self.nodes)
+        terms["prior"] = Rows(root * (u - mean), index, index + self.nodes, root)
+        if self.free:  # broad: a within a factor, b within its usual range
+            away = torch.stack([(theta[-2] - np.log(0.02)) / 1.5, (theta[-1] - 0.15) / 0.3])
+            two = torch.arange(2)
+            terms["ab"] = Rows(away, two, two + 2 * self.nodes, torch.tensor([1 / 1.5, 1 / 0.3], dtype=torch.float64))
+        return terms
+
+    def _data(self, theta: Tensor, T: Tensor) -> Rows:
+        d = self.data
+        where = d.at(T)
+        if d.time is None:
+            return weighted_rows((where - d.value) / d.sd, d.row, d.column, d.weight / d.sd[d.row], self.loss)
+        assert self.beat is not None
+        s = d.time - where
+        phi, slope = self.beat.V_and_slope(s)
+        row, column, value = d.row, d.column, -d.weight * (slope / d.sd)[d.row]
+        if self.free:
+            da, db = self.beat.parameter_slopes(s)
+            model = self.parameters(theta)
+            phi = phi + da * (model.a - self.beat.a) + db * (model.b - self.beat.b)
+            every = torch.arange(len(s))
+            row = torch.cat([row, every, every])
+            column = torch.cat([column, torch.full_like(every, 2 * self.nodes), torch.full_like(every, 2 * self.nodes + 1)])
+            value = torch.cat([value, da * theta[-2].exp() / d.sd, db / d.sd])
+        return weighted_rows((phi - d.value) / d.sd, row, column, value, self.loss)
+
+    def _edges(self, u: Tensor) -> Rows:
+        e = self.equation.element
+        gradient = e.gradient(u) * self.length  # without unit
+        size = (gradient**2).sum(dim=1)
+        round_ = self.rounding
+        weight = (EVEN if self.even else self.strength) * e.size / self.length ** (e.cells.shape[1] - 1)
+        root = (weight / (size + round_**2).sqrt()).sqrt()
+        m, corners = e.cells.shape
+        row = torch.arange(3 * m).reshape(m, 1, 3).expand(-1, corners, -1).reshape(-1)
+        column = e.cells[:, :, None].expand(-1, -1, 3).reshape(-1) + self.nodes
+        value = (root[:, None, None] * e.gradients * self.length).reshape(-1)
+        exact = (weight * ((size + round_**2).sqrt() - round_)).sum()
+        return Rows((root[:, None] * gradient).reshape(-1), row, column, value, exact)
+
+    def _smooth(self, T: Tensor) -> Rows:
+        row, column, value = self._laplacian
+        root = (self.tuning.smooth / self.patch) ** 0.5
+        residual = T.new_zeros(self.nodes).index_add(0, row, root * value * T[column])
+        return Rows(residual, row, column, root * value)
+
+    def limit(self, theta: Tensor, step: Tensor) -> Tensor:
+        n = self.nodes
+        step = torch.cat([step[:n].clamp(-2.0, 2.0), step[n : 2 * n].clamp(-1.0, 1.0), step[2 * n :]])
+        if self.free:
+            step[-2] = step[-2].clamp(-0.7, 0.7)
+            step[-1] = step[-1].clamp(-0.05, 0.05)
+        return step
+
+
+def _bilaplacian_rows(equation: EikonalDiffusion, D0: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Coordinates of M^-1/2 K, D0 in it: its square sums to the integral of (D0 lap T)^2."""
+    e = equation.element
+    n, corners = e.nodes, e.cells.shape[1]
+    K = torch.einsum("m,mci,mdi->mcd", e.size * D0, e.gradients, equation.along(e.gradients))
+    i = e.cells[:, :, None].expand(-1, -1, corners).reshape(-1)
+    j = e.cells[:, None, :].expand(-1, corners, -1).reshape(-1)
+    matrix = torch.sparse_coo_tensor(torch.stack([i, j]), K.reshape(-1), (n, n), check_invariants=False).coalesce()
+    row, column = matrix.indices()
+    return row, column, matrix.values() / e.mass[row].sqrt()
+
+
+def contaminated(sd: float, spread: float, share: float = 0.02) -> Contaminated:
+    """For data of which a share may lie anywhere within `spread`."""
+    return Contaminated(max(1e-6, share / (1.0 - share) * (2.0 * np.pi) ** 0.5 * sd / max(spread, sd)))

@@ -1,0 +1,92 @@
+"""What was measured on a heart mesh: activation times, or V in frames; found by name, invalid values made NaN, absurd ones refused."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+
+from ..errors import InputError
+from ..files.mesh import Mesh
+from .units import TimeUnit
+
+INVALID = -9999.0  # CARTO writes -10000 where there is no value
+LAT_NAMES = ("LAT", "activation_time", "activation_times", "activation", "LAT_ms")
+MIN_LATS = 10
+
+
+def activation(mesh: Mesh, name: str | None = None, unit: TimeUnit | None = None) -> np.ndarray:
+    """(N,) activation times in TU, NaN = not observed, from point data `name` (default: LAT or another usual name, capitals or not)."""
+    unit = unit or TimeUnit("ms")
+    names = (name,) if name else LAT_NAMES
+    values = next((found for n in names if (found := mesh.find(n)) is not None), None)
+    if values is None:
+        raise InputError(
+            mesh.source, f"has no point data called {names[0]}", found=_listed(mesh), fix="name the array that holds the activation times"
+        )
+    if values.ndim != 1:
+        raise InputError(
+            mesh.source, f"{names[0]} is not one number a node", found=f"shape {values.shape}", fix="give one activation time a node"
+        )
+    times = values.astype(float)
+    times[~np.isfinite(times) | (times <= INVALID)] = np.nan
+    seen = int(np.isfinite(times).sum())
+    if seen == 0:
+        raise InputError(
+            mesh.source,
+            f"no node has a valid {names[0]}",
+            found=f"{len(times)} nodes, all NaN or -10000",
+            fix="export the map with its activation times",
+        )
+    if seen < MIN_LATS:
+        raise InputError(
+            mesh.source, f"too few nodes have a {names[0]}", found=seen, fix=f"at least {MIN_LATS} are needed, some hundreds for a map"
+        )
+    if np.nanmax(times) == np.nanmin(times):
+        raise InputError(
+            mesh.source, f"every {names[0]} is the same", found=f"{np.nanmin(times):g}", fix="is it the activation map that was exported?"
+        )
+    return unit.to_tu(times)
+
+
+def voltage(mesh: Mesh, times: np.ndarray | None = None, unit: TimeUnit | None = None, name: str = "V") -> tuple[np.ndarray, np.ndarray]:
+    """V (N, F), NaN = not observed, and the frames' times (F,) in TU.
+
+    V is one array (N, F) or one a frame (V_0, V_1, ... by number). Times (in `unit`): as given, else field data "times".
+    """
+    unit = unit or TimeUnit("ms")
+    V = mesh.find(name)
+    if V is None:
+        pattern = re.compile(rf"{re.escape(name)}[_ ]?(\d+)$", re.IGNORECASE)
+        numbered = sorted((int(m[1]), key) for key in mesh.point_data if (m := pattern.match(key)))
+        if not numbered:
+            raise InputError(
+                mesh.source,
+                f"has no point data called {name}",
+                found=_listed(mesh),
+                fix=f"give {name} as (nodes, frames) or {name}_0, {name}_1 …",
+            )
+        V = np.stack([mesh.point_data[key] for _, key in numbered], axis=1)
+    V = np.where(np.isfinite(V) & (V > INVALID), V, np.nan).astype(float)
+    if V.ndim != 2 or V.shape[1] < 2:
+        raise InputError(
+            mesh.source, f"{name} has one frame only", found=f"shape {V.shape}", fix="give at least two frames, or activation times as LAT"
+        )
+    if not np.isfinite(V).any():
+        raise InputError(mesh.source, f"{name} has no valid value", found="NaN everywhere", fix="export it again")
+    if times is None:
+        times = next((array for key, array in mesh.field_data.items() if key.lower() in ("times", "time", "timevalue")), None)
+    if times is None:
+        raise InputError(mesh.source, "the frames have no times", fix="give --times FILE, or field data called times")
+    times = np.asarray(times, float).ravel()
+    if len(times) != V.shape[1]:
+        raise InputError(
+            mesh.source, "there are not as many times as frames", found=f"{len(times)} for {V.shape[1]}", fix="give one time a frame"
+        )
+    if not (np.isfinite(times).all() and (np.diff(times) > 0).all()):
+        raise InputError(mesh.source, "the frames' times do not increase", fix="put the frames in order")
+    return V, unit.to_tu(times)
+
+
+def _listed(mesh: Mesh) -> str:
+    return ", ".join(mesh.point_data) or "no point data at all"

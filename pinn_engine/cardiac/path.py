@@ -1,0 +1,107 @@
+"""How strong the prior on log D is: chosen by the data it did not see. And how large the noise is, where nobody said."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..core.sparse import SparseGaussNewton, SparseSolution
+from ..core.sparse_linear import SparseSolver
+from .mapfit import MapProblem, Samples
+
+STRENGTHS = (1.1, 0.4, 0.13, 0.04)  # in 1/l0, see mapfit
+HELD_OUT = 0.25
+WORSE = 1.05  # the path ends where a weaker prior predicts this much worse than the best so far
+USUAL = 0.8  # width of intervals that cover as they say over Laplace's: between 0.45 (one sharp scar) and 1.1 (uneven everywhere)
+CAP = 9.0  # of a squared standardised error: one outlier must not choose the prior
+
+Build = Callable[[Samples, float], MapProblem]  # data, strength -> problem
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The strength chosen and every one tried: mean capped squared prediction error over its expected value."""
+
+    strength: float
+    scores: dict[float, float] = field(default_factory=dict)
+    theta: Tensor | None = None
+    widening: float = 1.0  # calibration of the Laplace intervals by the held-out data, see `widening`
+
+
+def choose(
+    build: Build,
+    data: Samples,
+    theta: Tensor,
+    linear: SparseSolver,
+    *,
+    strengths: Sequence[float] = STRENGTHS,
+    seed: int = 0,
+    steps: int = 9,
+    progress: Callable[[float], None] | None = None,
+) -> Choice:
+    """Fit three quarters of the data along a path from strong to weak, each from the last, and score the rest."""
+    random = np.random.default_rng(seed)
+    test = np.zeros(len(data.value), bool)
+    test[random.permutation(len(test))[: max(2, round(HELD_OUT * len(test)))]] = True
+    kept, held = data.take(~test), data.take(test)
+    scores: dict[float, float] = {}
+    best: Tensor = theta
+    width = 1.0
+    for number, strength in enumerate(strengths):
+        problem = build(kept, strength)
+        if number:
+            problem.rounding = problem.tuning.rounding[1]
+        solution = SparseGaussNewton(steps=steps if number else steps + 4, relative=2e-3).solve(problem, theta, linear)
+        theta = solution.theta
+        scores[strength] = prediction_error(problem, held, theta)
+        if scores[strength] <= min(scores.values()):
+            best, width = theta, widening(problem, solution, held)
+        if progress:
+            progress((number + 1) / len(strengths))
+        if scores[strength] > WORSE * min(scores.values()):
+            break
+    return Choice(min(scores, key=lambda s: scores[s]), scores, best, width)
+
+
+def widening(problem: MapProblem, solution: SparseSolution, held: Samples, draws: int = 32) -> float:
+    """How much wider (> 1) or narrower the Laplace intervals must be to explain the errors of prediction at held-out data.
+
+    Errors of prediction are noise (variance 1 in units of sd) plus the error of T. The excess over 1, capped like the error itself, is
+    compared with what Laplace's draws predict. A few dozen points tell it to some tens of per cent only: the figure is drawn half way (in
+    logarithm) to `USUAL`, what phantoms that no fit was tuned on needed, and kept within a factor of two of it.
+    """
+    if held.time is not None:
+        return USUAL
+    deviations = solution.draw(draws)[: problem.nodes]
+    at = torch.stack([held.at(deviations[:, k]) for k in range(draws)], dim=1) / held.sd[:, None]
+    predicted = float((at**2).mean(dim=1).clamp_max(CAP).mean())
+    excess = max(prediction_error(problem, held, solution.theta) - 1.0, 0.0)
+    own = (excess / max(predicted, 1e-9)) ** 0.5
+    return float(np.clip((max(own, 1e-3) * USUAL) ** 0.5, 0.5 * USUAL, 2.0 * USUAL))
+
+
+def prediction_error(problem: MapProblem, held: Samples, theta: Tensor) -> float:
+    """Mean over held-out observations of min(z^2, 9)."""
+    where = held.at(problem.split(theta)[0])
+    if held.time is None:
+        z = (where - held.value) / held.sd
+    else:
+        assert problem.beat is not None
+        z = (problem.beat.V_and_slope(held.time - where)[0] - held.value) / held.sd
+    return float((z**2).clamp_max(CAP).mean())
+
+
+def noise_sd(solution: SparseSolution, problem: MapProblem, data: Samples, draws: int = 16) -> float:
+    """Robust sd of the data about the fit, enlarged for the degrees of freedom that the fit used (found by random draws)."""
+    T = problem.split(solution.theta)[0]
+    off = (data.at(T) - data.value).numpy()
+    deviations = solution.draw(draws)[: problem.nodes]
+    at = torch.stack([data.at(deviations[:, k]) for k in range(draws)], dim=1)
+    weight = problem.loss.weight((torch.from_numpy(off)) / data.sd).numpy()
+    used = float(np.mean(((at / data.sd[:, None]) ** 2).mean(dim=1).numpy() * weight))
+    raw = 1.4826 * float(np.median(np.abs(off)))
+    return raw / max(1.0 - used, 0.1) ** 0.5

@@ -1,0 +1,98 @@
+"""What a heart fit returns: maps on the input's nodes, parameters with errors and correlations, status, and how it was made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import IntEnum
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .read import HeartData
+
+
+class NodeStatus(IntEnum):
+    """How each node of the input fared."""
+
+    OUTSIDE = 0
+    FITTED = 1
+    UNDETERMINED = 2
+    START = 3
+    COLLISION = 4
+
+    @property
+    def sentence(self) -> str:
+        return _SENTENCES[self]
+
+
+_SENTENCES = {
+    NodeStatus.OUTSIDE: "No tissue that was fitted: no cell uses the node, or its piece of the mesh has too few observations.",
+    NodeStatus.FITTED: "Fitted.",
+    NodeStatus.UNDETERMINED: "The data say little about D here: its standard deviation is over half of D itself.",
+    NodeStatus.START: "Near where the wave starts: the equation is not asked to hold there, D is its neighbours'.",
+    NodeStatus.COLLISION: "The equation does not hold here (fronts meet, break through or are blocked): do not read CV.",
+}
+
+
+@dataclass(frozen=True)
+class MapKind:
+    """How one map is named and shown. `quantity`: which unit it has."""
+
+    key: str
+    title: str
+    quantity: str  # "diffusivity", "speed", "time"
+    colormap: str
+
+
+D_MAP = MapKind("D", "Diffusivity D", "diffusivity", "viridis")
+CV_MAP = MapKind("CV", "Conduction velocity", "speed", "plasma")
+LAT_MAP = MapKind("LAT", "Activation time", "time", "turbo")
+
+
+@dataclass(frozen=True)
+class NodeMap:
+    """`value` and `std` (N,) float32 on the input's nodes in the outside unit: finite, 0 where nothing was fitted."""
+
+    kind: MapKind
+    unit: str
+    value: np.ndarray
+    std: np.ndarray
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One number: fitted, or given. `std` 0 where given."""
+
+    value: float
+    std: float
+    unit: str
+    status: str
+
+
+@dataclass(frozen=True)
+class HeartFit:
+    """The result of `cardiac.fit`; N = the input's nodes, in its order."""
+
+    data: HeartData
+    maps: dict[str, NodeMap]
+    status: np.ndarray  # (N,) uint8, see NodeStatus
+    parameters: dict[str, Parameter]
+    correlation: dict[str, dict[str, float]]
+    identifiability: str
+    V: np.ndarray | None = None  # (N, F) fitted, where V was given
+    W: np.ndarray | None = None  # (N, F) the hidden variable, never observed
+    residual: np.ndarray | None = None  # (R,) data residual over noise
+    observed: np.ndarray | None = None  # (R,) activation times, outside unit, where they were the data
+    predicted: np.ndarray | None = None  # (R,)
+    convergence: list[float] = field(default_factory=list)
+    settings: dict[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    def save(self, folder: str | PathLike[str], *, reference: str | None = None, spacing: float | None = None) -> list[Path]:
+        """Write mesh, volumes and parameters; returns the files. Raises InputError where the folder cannot be written."""
+        from ..files.output import OutputFolder
+        from .save import save
+
+        return save(self, OutputFolder(folder), reference=reference, spacing=spacing)

@@ -1,0 +1,113 @@
+"""Write a heart fit: the mesh with its maps, volumes on a voxel grid, parameters."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .. import __version__
+from ..files import nifti
+from ..files.grid import Grid
+from ..files.mesh import Mesh
+from ..files.movie import write_movie
+from ..files.output import OutputFolder
+from ..files.raster import grid_around, rasterise
+from ..files.vtkmesh import encode
+from .result import HeartFit, NodeStatus
+
+DEFAULT_SPACING = 1.0  # mm, of a mesh's volumes
+
+
+def save(fit: HeartFit, folder: OutputFolder, *, reference: str | None = None, spacing: float | None = None) -> list[Path]:
+    """Everything but the report. Same fit, same bytes."""
+    prefix = fit.data.prefix
+    written: list[Path] = []
+    if fit.data.grid is None or fit.data.grid.shape[2] == 1:
+        written.append(write_mesh(fit, folder))
+    written += _volumes(fit, folder, reference, spacing)
+    if fit.V is not None and fit.data.grid is not None and fit.data.times is not None:
+        unit, step = fit.data.unit, float(np.diff(fit.data.times).mean())
+        for name, movie in (("V", fit.V), ("W", fit.W)):
+            if movie is not None:
+                path = folder.path / f"{prefix}_desc-fit_{name}.nii.gz"
+                write_movie(path, movie.reshape(*fit.data.grid.shape, -1), fit.data.grid, float(unit.from_tu(step)), unit.name)
+                written.append(path)
+    written.append(folder.write_json(f"{prefix}_parameters.json", parameters(fit)))
+    return written
+
+
+def write_mesh(fit: HeartFit, folder: OutputFolder) -> Path:
+    """PREFIX_cardiac.vtp or .vtu: the input's nodes and cells in the input's order."""
+    mesh = fit.data.whole
+    suffix = ".vtp" if mesh.is_surface else ".vtu"
+    arrays: dict[str, np.ndarray] = {}
+    for key, one in fit.maps.items():
+        arrays[key], arrays[f"{key}_std"] = one.value, one.std
+    arrays["status"] = fit.status.astype(np.uint8)
+    fields: dict[str, np.ndarray] = {}
+    if fit.V is not None and fit.data.times is not None:
+        arrays["V"] = fit.V.astype(np.float32)
+        if fit.W is not None:
+            arrays["W"] = fit.W.astype(np.float32)
+        fields["times"] = fit.data.unit.from_tu(fit.data.times)
+    out = Mesh(mesh.points, mesh.cells, arrays, {}, fields, mesh.fibres, mesh.space, mesh.source)
+    name = f"{fit.data.prefix}_cardiac{suffix}"
+    return folder.write_bytes(name, encode(out, name))
+
+
+def _volumes(fit: HeartFit, folder: OutputFolder, reference: str | None, spacing: float | None) -> list[Path]:
+    """A rectangle: on the movie's own grid. A mesh: on the reference image, or every `spacing` mm round it."""
+    prefix, grid, written = fit.data.prefix, fit.data.grid, []
+    shell: dict[str, Any] = {}
+    if grid is None:
+        target = (
+            nifti.read(reference, what="reference image")[1] if reference else grid_around(fit.data.whole, spacing or DEFAULT_SPACING, 2.0)
+        )
+        if fit.data.whole.is_surface:
+            shell = {"ShellThickness": 2.0 * float(target.spacing.max()), "ShellThicknessUnit": "mm"}
+    for key, one in fit.maps.items():
+        for name, values in ((key, one.value), (f"desc-std_{key}", one.std)):
+            data = values.reshape(grid.shape) if grid is not None else _raster(fit, values, target)
+            on = grid if grid is not None else target
+            written.append(folder.write_volume(f"{prefix}_{name}.nii.gz", data, on, description=f"pinn_engine {name}"))
+            about = one.kind.title + (": standard deviation of the estimate" if name != key else "")
+            about_file = {"Description": about, "Units": one.unit, "Space": "RAS+", **shell} | provenance(fit)
+            written.append(folder.write_json(f"{prefix}_{name}.json", about_file))
+    return written
+
+
+def _raster(fit: HeartFit, values: np.ndarray, grid: Grid) -> np.ndarray:
+    shown = np.where(fit.status != NodeStatus.OUTSIDE, values, np.nan)
+    return rasterise(replace(fit.data.whole, point_data={}), shown, grid)[0]
+
+
+def provenance(fit: HeartFit) -> dict[str, Any]:
+    return {"Sources": [fit.data.source], "Fit": fit.settings, "Version": __version__, "Notes": [*fit.data.notes, *fit.notes]}
+
+
+def parameters(fit: HeartFit) -> dict[str, Any]:
+    """The content of PREFIX_parameters.json."""
+    status = {str(int(s)): {"meaning": s.sentence, "nodes": int((fit.status == s).sum())} for s in NodeStatus}
+    return {
+        "parameters": {name: asdict(p) for name, p in fit.parameters.items()},
+        "correlation": fit.correlation,
+        "identifiability": fit.identifiability,
+        "status": status,
+        "time_unit": fit.data.unit.time,
+        "convergence": fit.convergence,
+        **provenance(fit),
+    }
+
+
+def quality(fit: HeartFit) -> dict[str, Any]:
+    """One row of figures to compare hearts by."""
+    inside = fit.status != NodeStatus.OUTSIDE
+    row: dict[str, Any] = {"prefix": fit.data.prefix, "nodes": int(inside.sum()), "share_fitted": float(np.mean(fit.status[inside] == 1))}
+    for key in ("D", "CV"):
+        if key in fit.maps:
+            low, middle, high = np.percentile(fit.maps[key].value[inside], [5, 50, 95])
+            row |= {f"{key}_median": float(middle), f"{key}_p05": float(low), f"{key}_p95": float(high)}
+    return row | {f"{name}_value": p.value for name, p in fit.parameters.items() if p.std > 0}

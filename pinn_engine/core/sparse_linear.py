@@ -1,0 +1,125 @@
+"""Sparse normal equations, factorised once and solved again by conjugate gradients while the old factor resembles the matrix.
+
+The one module of the core that leans on scipy.sparse: torch has no sparse factorisation.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+
+
+def factorise(matrix: Any) -> Any:
+    """Sparse LU of a symmetric positive definite matrix in symmetric mode (no pivoting): minimum degree on A + A^T."""
+    from scipy.sparse.linalg import splu
+
+    return splu(matrix.tocsc(), permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True})
+
+
+@dataclass(frozen=True)
+class Normal:
+    """J (R, P) and J^T r; the information matrix J^T J with its factor, each made when first asked for."""
+
+    jacobian: Any
+    gradient: torch.Tensor
+
+    @classmethod
+    def of(cls, row: torch.Tensor, column: torch.Tensor, value: torch.Tensor, residual: torch.Tensor, columns: int) -> Normal:
+        """From J's coordinates (duplicates add up) and r."""
+        from scipy.sparse import csr_matrix
+
+        place = (row.cpu().numpy(), column.cpu().numpy())
+        jacobian = csr_matrix((value.cpu().numpy(), place), shape=(len(residual), columns))
+        return cls(jacobian, torch.from_numpy(jacobian.T @ residual.cpu().numpy()))
+
+    def draw(self, count: int, seed: int = 0) -> torch.Tensor:
+        """(P, count) with covariance (J^T J)^-1: J^T z solved for standard normal z."""
+        random = np.random.default_rng(seed)
+        return torch.from_numpy(self.solve(self.jacobian.T @ random.standard_normal((self.jacobian.shape[0], count))))
+
+    @cached_property
+    def matrix(self) -> Any:
+        return (self.jacobian.T @ self.jacobian).tocsr()
+
+    @cached_property
+    def _factor(self) -> Any:
+        from scipy.sparse import diags
+
+        diagonal = self.matrix.diagonal()
+        return factorise(self.matrix + diags(1e-10 * diagonal + 1e-12 * diagonal.max()))
+
+    def solve(self, rhs: np.ndarray) -> np.ndarray:
+        """(J^T J)^-1 rhs, rhs (P,) or (P, K)."""
+        return self._factor.solve(np.ascontiguousarray(rhs))
+
+
+class SparseSolver:
+    """x of (J^T J + mu diag) x = rhs. The last factor serves as preconditioner as long as `patience` iterations are enough."""
+
+    def __init__(self, patience: int = 8, tolerance: float = 1e-4):
+        self.patience, self.tolerance = patience, tolerance
+        self._factor: Any = None
+        self._failures = 0
+        self.factorisations = 0
+
+    def solve(self, normal: Normal, rhs: torch.Tensor, mu: float) -> torch.Tensor:
+        return torch.from_numpy(self._solve(normal, rhs.cpu().numpy(), mu))
+
+    def _solve(self, normal: Normal, rhs: np.ndarray, mu: float) -> np.ndarray:
+        from scipy.sparse import diags
+
+        diagonal = normal.matrix.diagonal()
+        matrix = normal.matrix + diags(mu * diagonal + 1e-12 * diagonal.max())
+        if self._factor is not None and self._factor.shape == matrix.shape and self._failures < 3:
+            x = preconditioned(lambda v: matrix @ v, rhs, self._factor.solve, self.tolerance, self.patience)
+            if x is not None:
+                return x
+            self._failures += 1  # the matrix moves too fast here: do not try for ever
+        self._factor = factorise(matrix)
+        self.factorisations += 1
+        return self._factor.solve(rhs)
+
+
+class DeviceSolver:
+    """The same by conjugate gradients alone, on any device torch knows (nothing is factorised): for GPUs and for very large meshes."""
+
+    def __init__(self, device: str | torch.device = "cpu", tolerance: float = 1e-6, iterations: int = 5000):
+        self.device, self.tolerance, self.iterations = device, tolerance, iterations
+
+    def solve(self, normal: Normal, rhs: torch.Tensor, mu: float) -> torch.Tensor:
+        matrix = normal.matrix
+        diagonal = matrix.diagonal()
+        extra = torch.as_tensor(mu * diagonal + 1e-12 * diagonal.max(), device=self.device)
+        inverse = 1.0 / (torch.as_tensor(diagonal, device=self.device) + extra)
+        crow, column, value = (torch.as_tensor(x, device=self.device) for x in (matrix.indptr, matrix.indices, matrix.data))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch calls CSR a beta feature
+            a = torch.sparse_csr_tensor(crow.long(), column.long(), value, matrix.shape, check_invariants=False)
+        b = rhs.to(self.device)
+        x = preconditioned(lambda v: a @ v + extra * v, b, lambda r: inverse * r, self.tolerance, self.iterations, keep=True)
+        return x
+
+
+def preconditioned(apply: Any, rhs: Any, precondition: Any, tolerance: float, iterations: int, keep: bool = False) -> Any:
+    """Conjugate gradients, arrays or tensors; None where `iterations` do not reach |r| <= tolerance |rhs| (the last x if `keep`)."""
+    x, r = 0.0 * rhs, 1.0 * rhs
+    z = precondition(r)
+    p, rz, goal = z, r @ z, tolerance**2 * float(rhs @ rhs)
+    for _ in range(iterations):
+        q = apply(p)
+        curvature = p @ q
+        if not curvature > 0:
+            break
+        alpha = rz / curvature
+        x, r = x + alpha * p, r - alpha * q
+        if float(r @ r) <= goal:
+            return x
+        z = precondition(r)
+        rz, before = r @ z, rz
+        p = z + (rz / before) * p
+    return x if keep else None

@@ -1,0 +1,73 @@
+"""What counts as a measurement on a mesh."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from pinn_engine.cardiac.observations import activation, voltage
+from pinn_engine.cardiac.shapes import sphere
+from pinn_engine.cardiac.units import MS_PER_TU, TimeUnit
+from pinn_engine.errors import InputError
+from pinn_engine.files.mesh import Mesh
+
+MESH = sphere(30.0, 1)
+N = len(MESH.points)
+LAT = np.arange(float(N))
+V = np.random.default_rng(0).random((N, 12))
+
+
+def with_times(mesh: Mesh, times: np.ndarray) -> Mesh:
+    return replace(mesh, field_data={"times": times})
+
+
+@pytest.mark.parametrize("name", ["LAT", "lat", "Activation_Times"])
+def test_activation_times(name):
+    values = LAT.copy()
+    values[:2] = -10000.0, np.nan
+    found = activation(MESH.with_data(**{name: values}))
+    assert np.isnan(found[:2]).all()
+    np.testing.assert_allclose(found[2:], LAT[2:] / MS_PER_TU)
+    np.testing.assert_allclose(activation(MESH.with_data(**{name: values}), unit=TimeUnit("tu"))[2:], LAT[2:])
+
+
+@pytest.mark.parametrize("data", [{"V": V}, {f"V_{i:02d}": V[:, i] for i in range(12)}, {f"v{i}": V[:, i] for i in range(12)}])
+def test_frames(data):
+    found, times = voltage(with_times(MESH.with_data(**data), 12.9 * np.arange(12)))
+    np.testing.assert_array_equal(found, V)
+    np.testing.assert_allclose(times, np.arange(12))
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        (None, "has no point data called LAT, found no point data at all"),
+        (np.full(N, np.nan), "no node has a valid LAT"),
+        (np.full(N, -10000.0), "no node has a valid LAT"),
+        (np.where(LAT < 4, LAT, np.nan), "too few nodes have a LAT, found 4; at least 10"),
+        (0 * LAT, "every LAT is the same"),
+        (V, "is not one number a node"),
+    ],
+)
+def test_bad_activation(values, words):
+    with pytest.raises(InputError, match=words):
+        activation(MESH if values is None else MESH.with_data(LAT=values))
+
+
+@pytest.mark.parametrize(
+    ("values", "times", "words"),
+    [
+        (None, None, "has no point data called V"),
+        (V, None, "the frames have no times"),
+        (V, np.arange(5.0), "not as many times as frames, found 5 for 12"),
+        (V, np.zeros(12), "do not increase"),
+        (V[:, 0], np.arange(12.0), "one frame only"),
+        (V * np.nan, np.arange(12.0), "no valid value"),
+    ],
+)
+def test_bad_frames(values, times, words):
+    mesh = MESH if values is None else MESH.with_data(V=values)
+    with pytest.raises(InputError, match=words):
+        voltage(mesh, times)
