@@ -58,6 +58,8 @@ ASL = {  # flag: (scan, standing arguments, its values, a file that must change)
     "--method": ("pcasl", (), ("nlls",), CBF),
     "--network": ("pcasl", (), ("mlp",), CBF),
     "--model-error": ("pcasl", (), ("0.6",), CBF),
+    "--spatial": ("pcasl", (), (), CBF),
+    "--no-spatial": ("pcasl", ("--spatial",), (), CBF),
     "--seed": ("pcasl", MLP, ("3",), CBF),
     "--labeling": ("pcasl", (), ("casl",), SIDECAR),
     "--label-duration": ("pcasl", (), ("1.5",), CBF),
@@ -219,6 +221,8 @@ DEMO = {  # flag: (values, a file that must change)
     "--method": (("nlls",), CBF),
     "--network": (("mlp",), CBF),
     "--model-error": (("0.6",), CBF),
+    "--spatial": ((), CBF),
+    "--no-spatial": ((), CBF),  # after --spatial, see below
     "--seed": (("3",), SIDECAR),
 }
 
@@ -233,11 +237,16 @@ def coarse_demo(tmp_path_factory):
     demo.SPACING = kept
 
 
-@pytest.mark.parametrize("flag", [f for f in DEMO if f != "--model"])
+@pytest.mark.parametrize("flag", [f for f in DEMO if f not in ("--model", "--no-spatial")])
 def test_flag_of_demo(flag, coarse_demo, tmp_path):
     values, file = DEMO[flag]
     assert run("demo", "asl", "--out", tmp_path, flag, *values) == 0
     assert written(tmp_path).get(file) != coarse_demo[file]
+
+
+def test_the_last_of_spatial_and_no_spatial_counts_in_the_demo(coarse_demo, tmp_path):
+    assert run("demo", "asl", "--out", tmp_path, "--spatial", "--no-spatial") == 0
+    assert written(tmp_path) == coarse_demo
 
 
 def test_the_demo_s_brain_is_pcasl_so_that_the_simplified_model_is_refused(coarse_demo, tmp_path, capsys):
