@@ -249,9 +249,11 @@ def test_the_last_of_spatial_and_no_spatial_counts_in_the_demo(coarse_demo, tmp_
     assert written(tmp_path) == coarse_demo
 
 
-def test_the_demo_s_brain_is_pcasl_so_that_the_simplified_model_is_refused(coarse_demo, tmp_path, capsys):
-    assert run("demo", "asl", "--out", tmp_path, "--model", "simplified") == 2
-    assert "simplified is a model of PASL" in capsys.readouterr().err
+def test_the_demo_of_the_simplified_model_is_a_pulsed_scan(coarse_demo, tmp_path):
+    assert run("demo", "asl", "--out", tmp_path, "--model", "simplified") == 0
+    about = json.loads((tmp_path / "phantom/sub-01/perf/sub-01_asl.json").read_text())
+    assert about["ArterialSpinLabelingType"] == "PASL"
+    assert written(tmp_path)[CBF] != coarse_demo[CBF]
 
 
 def test_the_demo_writes_maps_truth_and_errors(coarse_demo):
