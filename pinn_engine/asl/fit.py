@@ -75,8 +75,7 @@ def fit(
     plan.c = measured_noise(plan)
     level = 0.0
     if method == "pinn":
-        by_evidence = model_error_by_evidence(plan)
-        level = max(by_evidence, LEAST_MODEL_ERROR) if model_error is None else model_error
+        level = max(model_error_by_evidence(plan), LEAST_MODEL_ERROR) if model_error is None else model_error
     if tissue is None:
         return _result(scan, plan, solve(plan, level, progress), level, notes)
     joint = fit_spatial(plan, scan, tissue, level, (lambda done: progress("fit", done)) if progress else None)

@@ -13,7 +13,7 @@ from ..core import Fixed, Free, Gaussian, Unknowns
 from .arrival import best_start, log_evidence
 from .collocation import collocate, reduced_network
 from .curves import Curves
-from .kinetics import Kinetics, apparent_t1, kinetics
+from .kinetics import OUTFLOW, Kinetics, apparent_t1, kinetics
 from .problems import ClosedForm, FeatureNetwork
 from .scan import Scan
 
@@ -63,7 +63,7 @@ class Tables:
 
 
 class Plan:
-    """Groups, units, priors and tables of one scan; `chunk(rows)` gives what the fit of some voxels needs."""
+    """Groups, units, priors and tables of one scan; its methods take `rows`, indices of some voxels, and give what their fit needs."""
 
     def __init__(self, c: Curves, scan: Scan, s: Settings):
         a = scan.acquisition
@@ -106,7 +106,7 @@ class Plan:
         """The kinetic model of group g; one delay takes T1' = T1b, as the consensus formula does."""
         t1 = float(self.group_t1[g])
         if self.single:
-            t1 = 1.0 / (1.0 / self.t1b - 0.01 / self.partition)
+            t1 = 1.0 / (1.0 / self.t1b - OUTFLOW / self.partition)
         return kinetics(self.labeling, self.s.model, t1, self.partition)
 
     def kinetics_of(self, rows: Tensor) -> Kinetics:
