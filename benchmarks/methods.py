@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import time
 import warnings
-from dataclasses import replace
 
 import numpy as np
-from scipy.ndimage import gaussian_filter
 from scipy.optimize import OptimizeWarning, curve_fit
 
 from pinn_engine import asl
 from pinn_engine.asl import Scan
 from pinn_engine.asl.phantom.make import Phantom
+from pinn_engine.cli.demo import blurred
 
 from .machine import best_of
 from .scoring import Estimate
@@ -49,13 +48,7 @@ def constant(p: Phantom) -> Estimate:
 
 def smoothed(scan: Scan, fwhm: float, suffix: str = "") -> Estimate:
     """The closed form after a Gaussian (FWHM in mm) on the difference images, normalised within the mask."""
-    sigma = fwhm / np.sqrt(8 * np.log(2)) / scan.grid.spacing
-    inside = scan.mask.astype(np.float32)
-    weight = np.maximum(gaussian_filter(inside, sigma), 1e-6)
-    difference = np.stack(
-        [gaussian_filter(scan.difference[..., k] * inside, sigma) / weight for k in range(scan.difference.shape[-1])], axis=-1
-    )
-    fit = asl.fit(replace(scan, difference=difference), method="nlls", device="cpu")
+    fit = asl.fit(blurred(scan, fwhm), method="nlls", device="cpu")
     return Estimate.of(f"nlls after smoothing, {fwhm:g} mm FWHM{suffix}", fit)
 
 

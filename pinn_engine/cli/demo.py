@@ -67,7 +67,7 @@ def blurred(scan, fwhm: float):
 
     from scipy.ndimage import gaussian_filter
 
-    sigma = fwhm / 2.355 / scan.grid.spacing
+    sigma = fwhm / np.sqrt(8 * np.log(2)) / scan.grid.spacing
     weight = gaussian_filter(scan.mask.astype(np.float32), sigma)
     inside = np.where(scan.mask[..., None], scan.difference, 0)
     smooth = np.stack([gaussian_filter(inside[..., n], sigma) for n in range(inside.shape[3])], axis=3)
