@@ -18,8 +18,8 @@ DATASET = {
 }
 
 
-def save(fit: PerfusionFit, folder: OutputFolder) -> list[Path]:
-    """Everything but the report; names and units as in docs/outputs.md. Same fit, same bytes."""
+def save(fit: PerfusionFit, folder: OutputFolder, *, dataset: bool = True) -> list[Path]:
+    """Everything but the report; names and units as in docs/outputs.md. Same fit, same bytes. `dataset`: the folder is a BIDS dataset."""
     scan, prefix = fit.scan, fit.scan.prefix
     written = []
 
@@ -60,7 +60,8 @@ def save(fit: PerfusionFit, folder: OutputFolder) -> list[Path]:
     volume("desc-fit_asl", fit.fitted, delays | {"Description": "The fitted curve at the delays of desc-data_asl"})
     volume("desc-fitstd_asl", fit.fitted_std, delays | {"Description": "Standard deviation of the fitted curve"})
     written.append(folder.write_tsv(f"{prefix}_desc-qualitycontrol_cbf.tsv", [quality(fit)]))
-    written.append(folder.write_json("dataset_description.json", DATASET))
+    if dataset:
+        written.append(folder.write_json("dataset_description.json", DATASET))
     return written
 
 

@@ -144,6 +144,19 @@ def find_m0scan(path: Path_) -> Path | None:
     return None
 
 
+def companions(path: Path_) -> list[Path]:
+    """Every file that reading a series may look at: sidecars, aslcontext.tsv, m0scan images of its folder and of fmap/, with theirs."""
+    image = Path(os.path.abspath(path))
+    folders = (image.parent, image.parent.parent / "fmap")
+    images = [image, *(file for folder in folders for file in _listed(folder) if suffix(file) == "m0scan" and file.name.endswith(SUFFIXES))]
+    found = [image.with_name(stem(image) + ".json"), image.with_name(prefix(image) + "_aslcontext.tsv")]
+    if entities(image):  # a name without entities inherits nothing
+        found += [file for one in images for file in (one, *applicable(one, suffix(one), ".json"))] + applicable(
+            image, "aslcontext", ".tsv"
+        )
+    return [file for file in dict.fromkeys(found) if file.is_file()]
+
+
 def _intended_for(file: Path) -> list[str]:
     claim = read_sidecar(file).get("IntendedFor")
     return [str(target) for target in claim] if isinstance(claim, list) else [] if claim is None else [str(claim)]
