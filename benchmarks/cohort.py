@@ -124,9 +124,8 @@ def kills(home: Path, call: argparse.Namespace) -> list[str]:
     after = results(out)
     lost, half = len(calm.keys() - after.keys()), sum(after[name] != calm[name] for name in calm.keys() & after.keys())
     odd = len([*out.rglob("*.tmp")])
-    return [
-        f"| {done} random kills in {rounds} runs | {lost} files lost, {half} differ, {odd} left over; {failed} run(s) with a failure | 0, 0 |"
-    ]
+    ends = f"{lost} files lost, {half} differ, {odd} left over; {failed} run(s) with a failure"
+    return [f"| {done} random kills in {rounds} runs | {ends} | 0, 0 |"]
 
 
 def memory(home: Path, call: argparse.Namespace) -> list[str]:
