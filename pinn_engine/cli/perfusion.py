@@ -13,9 +13,11 @@ from .progress import reporter
 
 def add(commands) -> None:
     p = commands.add_parser("asl", help="fit a perfusion scan", description="Fit CBF and arrival time in every voxel of an ASL scan.")
-    p.add_argument("input", metavar="ASL", help="4-D NIfTI; its BIDS sidecar and aslcontext.tsv are read where they stand")
+    p.add_argument("input", metavar="ASL", help="4-D NIfTI or NRRD, its BIDS sidecar and aslcontext.tsv beside it, or a DICOM folder")
     p.add_argument("--out", required=True, metavar="DIR", help="folder for maps and report")
     p.add_argument("--m0", metavar="FILE|NUMBER", help="M0 of tissue: an image, a number, or 'control' for the mean control image")
+    p.add_argument("--series", metavar="N", help="DICOM: the number of the ASL series, where the folder holds several")
+    p.add_argument("--m0-series", metavar="N", help="DICOM: the number of the M0 series, in the folder of the scan or in that of --m0")
     p.add_argument("--mask", metavar="FILE", help="brain mask on the scan's grid (default: made from the scan)")
     add_fit(p)
     timing = p.add_argument_group("acquisition (in place of, or over, the sidecar; seconds)")
@@ -77,7 +79,8 @@ def run(call: argparse.Namespace) -> int:
     timings = ("labeling", "label_duration", "plds", "tis", "bolus_duration", "volumes", "slice_timing")
     constants = ("alpha", "t1b", "t1_tissue", "partition")
     options = AcquisitionOptions(**{key: getattr(call, key) for key in timings + constants})
-    read = {"m0": call.m0, "mask": call.mask, "t1_map": call.t1_map, "m0_scale": call.m0_scale, "options": options, "model": call.model}
+    names = ("m0", "mask", "t1_map", "m0_scale", "model", "series", "m0_series")
+    read = {"options": options} | {name: getattr(call, name) for name in names}
     return finish(run_one(Task(call.input, call.out, read, fit_arguments(call)), reporter(call.progress)))
 
 

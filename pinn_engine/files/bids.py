@@ -7,16 +7,17 @@ import os
 from pathlib import Path
 
 from ..errors import InputError
-from .nifti import SUFFIXES
+from . import nifti, nrrd
 from .sidecar import Sidecar
 
 Path_ = str | os.PathLike[str]
+IMAGES = (*nifti.SUFFIXES, *nrrd.SUFFIXES)
 
 
 def stem(path: Path_) -> str:
-    """The file name without .nii, .nii.gz, .json or .tsv."""
-    name = Path(path).name
-    for suffix in (".nii.gz", ".nii", ".json", ".tsv"):
+    """The file name without .nii, .nii.gz, .nrrd, .json or .tsv."""
+    name = Path(os.path.abspath(path)).name
+    for suffix in (".nii.gz", ".nii", ".seq.nrrd", ".nrrd", ".nhdr", ".json", ".tsv"):
         if name.lower().endswith(suffix):
             return name[: -len(suffix)]
     return name
@@ -128,8 +129,10 @@ def find_m0scan(path: Path_) -> Path | None:
     then the only one in the same folder. Raises InputError where several fit equally well.
     """
     image = Path(os.path.abspath(path))
+    if image.is_dir():
+        return None  # DICOM: what lies beside the folder is not known to belong to it
     for folder in (image.parent, image.parent.parent / "fmap"):
-        scans = [file for file in _listed(folder) if suffix(file) == "m0scan" and file.name.endswith(SUFFIXES)]
+        scans = [file for file in _listed(folder) if suffix(file) == "m0scan" and file.name.endswith(IMAGES)]
         claims = {file: _intended_for(file) for file in scans}
         meant = [file for file in scans if any(_names(target, image) for target in claims[file])]
         twins = [file for file in scans if entities(file) == entities(image)]  # also where IntendedFor is misspelt
