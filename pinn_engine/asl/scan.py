@@ -18,6 +18,7 @@ from . import mask as masks
 from . import volumes as volume_types
 from .acquisition import Acquisition, AcquisitionOptions, Sourced, build
 from .calibration import Series, calibrate
+from .regions import Regions, read_regions
 
 MODELS = ("buxton", "simplified")
 
@@ -29,7 +30,7 @@ class Scan:
     `difference` (X, Y, Z, N) float32 is control - label, one volume a pair (or deltam volume), in scanner units, NaN kept.
     `m0` is equilibrium M0 of *blood* per voxel, (X, Y, Z) float32: tissue M0 (TR-corrected, scaled) / lambda, or the sidecar's M0Estimate;
     0 where it is not usable, so that the voxel cannot be fitted; None = no usable M0 at all, so that perfusion is relative.
-    `mask` (X, Y, Z) bool. `t1_tissue` (X, Y, Z) s where a map was given.
+    `mask` (X, Y, Z) bool. `t1_tissue` (X, Y, Z) s where a map was given. `regions` are for tables only: no fit sees them.
     """
 
     difference: np.ndarray
@@ -40,6 +41,7 @@ class Scan:
     source: str  # file name of the input
     m0: np.ndarray | None = None
     t1_tissue: np.ndarray | None = None
+    regions: Regions | None = None
     notes: tuple[str, ...] = field(default_factory=tuple)  # plain sentences for the log and the report
 
 
@@ -54,9 +56,12 @@ def read(
     model: str = "buxton",
     series: str | None = None,
     m0_series: str | None = None,
+    labels: str | PathLike[str] | None = None,
+    label_names: str | PathLike[str] | None = None,
 ) -> Scan:
     """Read an ASL series into a scan that can be fitted: NIfTI or NRRD with its BIDS sidecar and aslcontext.tsv, or a DICOM folder.
 
+    `labels` is an image of regions for the table, `label_names` a table of their names.
     `m0` is tissue M0: a number, an image, or "control" for the mean control; None takes what the sidecar says. `mask`, `t1_map` (s) are
     images on the series' grid. `series`, `m0_series` choose among the series of a DICOM folder. `options` replace or override the sidecar.
     Raises InputError, one line, for anything that cannot be used.
@@ -104,6 +109,7 @@ def read(
         source=loaded.source,
         m0=calibration.m0,
         t1_tissue=t1_tissue,
+        regions=_regions(labels, label_names, grid, brain, notes),
         notes=tuple(notes),
     )
 
@@ -188,6 +194,23 @@ def _t1_map(path: str | PathLike[str], grid: Grid, default: float) -> tuple[np.n
         raise InputError(path, "the T1 map must be in seconds (milliseconds?)", found=typical, fix="divide it by 1000")
     possible &= data < 10
     return np.where(possible, data, default).astype(np.float32), ~possible
+
+
+def _regions(
+    labels: str | PathLike[str] | None, names: str | PathLike[str] | None, grid: Grid, brain: np.ndarray, notes: list[str]
+) -> Regions | None:
+    if labels is None:
+        if names is not None:
+            raise InputError(names, "--label-names needs --labels", found="no label image", fix="give --labels FILE")
+        return None
+    regions = read_regions(labels, grid, names)
+    outside = [
+        regions.name(label) for label in np.unique(regions.labels[regions.labels > 0]) if not (brain & (regions.labels == label)).any()
+    ]
+    if outside:
+        listed = ", ".join(outside[:5]) + (f" and {len(outside) - 5} more" if len(outside) > 5 else "")
+        notes.append(f"Regions that lie outside the mask and have no values: {listed}.")
+    return regions
 
 
 def _mask(

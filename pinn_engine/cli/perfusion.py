@@ -19,6 +19,8 @@ def add(commands) -> None:
     p.add_argument("--series", metavar="N", help="DICOM: the number of the ASL series, where the folder holds several")
     p.add_argument("--m0-series", metavar="N", help="DICOM: the number of the M0 series, in the folder of the scan or in that of --m0")
     p.add_argument("--mask", metavar="FILE", help="brain mask on the scan's grid (default: made from the scan)")
+    p.add_argument("--labels", metavar="FILE", help="regions for the table: a label image on the scan's grid")
+    p.add_argument("--label-names", metavar="FILE", help="their names: a .tsv with index and name, or a colour table (default: beside it)")
     add_fit(p)
     timing = p.add_argument_group("acquisition (in place of, or over, the sidecar; seconds)")
     timing.add_argument("--labeling", choices=("pcasl", "casl", "pasl"))
@@ -79,7 +81,7 @@ def run(call: argparse.Namespace) -> int:
     timings = ("labeling", "label_duration", "plds", "tis", "bolus_duration", "volumes", "slice_timing")
     constants = ("alpha", "t1b", "t1_tissue", "partition")
     options = AcquisitionOptions(**{key: getattr(call, key) for key in timings + constants})
-    names = ("m0", "mask", "t1_map", "m0_scale", "model", "series", "m0_series")
+    names = ("m0", "mask", "t1_map", "m0_scale", "model", "series", "m0_series", "labels", "label_names")
     read = {"options": options} | {name: getattr(call, name) for name in names}
     return finish(run_one(Task(call.input, call.out, read, fit_arguments(call)), reporter(call.progress)))
 

@@ -91,7 +91,7 @@ def read_json(path: Path_) -> dict[str, object]:
     """A JSON object."""
     fix = "repair the JSON"
     try:
-        content = json.loads(_text(path))
+        content = json.loads(read_text(path))
     except (json.JSONDecodeError, RecursionError) as error:
         raise InputError(path, "not valid JSON", found=str(error)[:120], fix=fix) from None
     if not isinstance(content, dict):
@@ -106,7 +106,7 @@ def read_aslcontext(path: Path_) -> tuple[list[str], Path] | None:
     if not found:
         return None
     file = found[-1]
-    lines = [line.split("\t") for line in _text(file).splitlines()]
+    lines = [line.split("\t") for line in read_text(file).splitlines()]
     header = [name.strip() for name in lines[0]] if lines else []
     if "volume_type" not in header:
         listed = ", ".join(header)[:80] or "an empty file"
@@ -169,7 +169,8 @@ def _listed(folder: Path) -> list[Path]:
         return []
 
 
-def _text(path: Path_) -> str:
+def read_text(path: Path_) -> str:
+    """A UTF-8 text file, a byte-order mark left out."""
     try:
         return Path(path).read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from ..asl.result import ParameterMap, PerfusionFit
-from . import curves, html, pictures
+from . import curves, html, pictures, regions
 from .html import Markup
 from .svg import figure, percent, plus_minus
 from .truth import demo_table
@@ -28,11 +28,13 @@ def write_report(fit: PerfusionFit, truth: Mapping[str, np.ndarray] | None = Non
         _notes(fit),
         _truth(demo_table(fit, truth) if truth else []),
         _maps(fit, view),
+        regions.tissue_section(fit),
+        regions.region_section(fit),
         _quality(fit, view),
         _curves(fit, view),
         _acquisition(fit),
         _convergence(fit),
-        html.section("Method", *(html.paragraph(p) for p in method(fit))),
+        html.section("Method", *(html.paragraph(p) for p in method(fit)), *regions.methods(fit)),
         _settings(fit),
         "<footer>Made by pinn_engine. For research use only: not a medical device, not for diagnosis or treatment.</footer>",
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..asl.quality import plausibility
 from ..asl.result import PerfusionFit
 from .curves import fitted_voxels
 from .html import Markup
@@ -55,6 +56,7 @@ def cautions(fit: PerfusionFit) -> list[str]:
             f"({PLAUSIBLE_CBF[0]:g} to {PLAUSIBLE_CBF[1]:g}). Usual causes: an M0 image on another scale than the series, "
             "a wrong label duration or delay, or a mask that reaches beyond the brain."
         )
+    out += [str(row["sentence"]) for row in plausibility(fit) if not row["plausible"]]
     if cbf.kind.unit == "arbitrary":
         out.append("Relative perfusion: compare places within this scan, not scans with each other.")
     misfit = float(np.median(fit.misfit[usable]))
