@@ -54,7 +54,7 @@ def _model(fit: PerfusionFit) -> str:
         return f"{unknown} were estimated in every voxel with {model}."
     network = "a network trained for each voxel" if s.get("network") == "mlp" else "shared features whose output layer is eliminated"
     error = s.get("model_error")
-    level = f", an error of {100 * error:.3g} % of the typical signal" if isinstance(error, float) else ""
+    level = f" of {100 * error:.3g} % of the typical signal" if isinstance(error, float) else ""
     origin = {"evidence": " (chosen by evidence)", "option": " (given)"}.get(str(s.get("model_error_origin")), "") if level else ""
     prior = ""
     if "att_prior_mean" in s:
@@ -84,8 +84,10 @@ def _spatial(fit: PerfusionFit) -> list[str]:
 
 def _scale(fit: PerfusionFit) -> str:
     origin = fit.scan.acquisition.origins.get("m0")
-    if fit.maps["cbf"].kind.unit == "arbitrary" or origin is None:
+    if fit.maps["cbf"].kind.unit == "arbitrary":
         return "Without M0, perfusion is relative."
+    if origin is None:
+        return "CBF was calibrated (doi:10.1002/mrm.25197) by M0."
     factor = fit.scan.acquisition.origins.get("m0_scale")
     scaled = f", multiplied by {factor.value:g}" if factor is not None and isinstance(factor.value, int | float) else ""
     return f"CBF was calibrated (doi:10.1002/mrm.25197) by M0: {origin.origin}{scaled}."

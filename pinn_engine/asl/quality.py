@@ -152,23 +152,26 @@ CHECKS = (
     Check("gm_wm_ratio", "CBF of grey over white matter", "", 1.2, 6, "a tissue map that does not fit, noise, or late arrival", False),
     Check("gm_att_mean", "Mean arrival time of grey matter", "s", 0.3, 2.2, "delays or label duration that are not those of the scan"),
     Check("cbf_share_negative", "Share of negative CBF", "", 0, 0.15, "noise, motion, or control and label exchanged"),
-    Check("cbf_share_above_150", "Share of CBF above 150", "", 0, 0.05, "blood in arteries, noise, or M0 on another scale", True),
+    Check("cbf_share_above_150", "Share of CBF above 150", "", 0, 0.05, "blood in arteries, noise or another M0 scale", True),
     Check("gm_spatial_cov", "Spatial variation of CBF in grey matter", "", 0, 0.8, "label still in arteries, noise or motion"),
     Check("qei", "Quality evaluation index", "", 0.5, 1, "noise or motion: look at the map before using it"),
 )
 
 
 def plausibility(fit: PerfusionFit) -> list[dict[str, object]]:
-    """One row a check that can be made: figure, value, range, whether it is plausible, and a sentence."""
+    """One row a check that can be made: figure, value, range, whether it is plausible, a sentence, and all of it as text."""
     row, rows = quality(fit), []
     for check in CHECKS:
         value = row.get(check.key)
         if not isinstance(value, float) or (check.absolute and fit.maps["cbf"].kind.unit == "arbitrary"):
             continue
         fine = check.low <= value <= check.high
-        unit = f" {check.unit}" if check.unit else ""
-        bounds = f"{check.low:g} to {check.high:g}{unit}"
+        share = "share" in check.key
+        low, high, told = (f"{100 * x:.3g}" if share else f"{x:.3g}" for x in (check.low, check.high, value))
+        unit = " %" if share else f" {check.unit}" if check.unit else ""
+        bounds = f"{low} to {high}{unit}"
         said = "is as in a living brain" if fine else f"is outside {bounds}; look for {check.advice}"
-        sentence = f"{check.title} ({value:.3g}{unit}) {said}."
-        rows.append({"figure": check.key, "value": value, "low": check.low, "high": check.high, "plausible": fine, "sentence": sentence})
+        sentence = f"{check.title} ({told}{unit}) {said}."
+        line = {"figure": check.key, "value": value, "low": check.low, "high": check.high, "plausible": fine, "sentence": sentence}
+        rows.append(line | {"title": check.title, "shown": f"{told}{unit}", "range": bounds})
     return rows

@@ -51,8 +51,8 @@ def _checks(fit: PerfusionFit) -> Markup:
     rows = plausibility(fit)
     if not rows:
         return html.paragraph("No check of plausibility could be made.", "small")
-    body = [["plausible" if row["plausible"] else Markup("<b>look</b>"), str(row["sentence"])] for row in rows]
-    return html.table(("Check", "What it says"), body, "ll")
+    body = [[str(row["title"]), str(row["shown"]), str(row["range"]), "yes" if row["plausible"] else Markup("<b>no</b>")] for row in rows]
+    return html.table(("Check", "Found", "In a living brain", "Plausible"), body, "lrrr")
 
 
 def region_section(fit: PerfusionFit) -> Markup:
