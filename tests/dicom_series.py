@@ -51,10 +51,12 @@ def write_series(
     modality: str = "MR",
     extra: Iterable[Element] = (),
     per_volume: Iterable[Iterable[Element]] | None = None,
+    without: tuple[tuple[int, int], ...] = (),
 ) -> Path:
     """Write `data` (X, Y, Z, V) of whole numbers at the RAS+ `affine` (mm): one file a slice and volume, slices fastest.
 
-    Columns run along axis 0, rows along axis 1, slices along axis 2. `extra` elements go into every file, `per_volume` into a volume's.
+    Columns run along axis 0, rows along axis 1, slices along axis 2. `extra` elements go into every file, `per_volume` into a volume's;
+    elements named in `without` are left out.
     """
     folder.mkdir(parents=True, exist_ok=True)
     data = data if data.ndim == 4 else data[..., None]
@@ -106,7 +108,32 @@ def write_series(
                 (0x28, 0x103, "US", 0),
                 (0x7FE0, 0x10, "OW", np.ascontiguousarray(data[:, :, z, v].T).astype("<u2").tobytes()),
             ]
-            given = {(g, e): (g, e, vr, value) for g, e, vr, value in [*elements, *extra, *own[v]]}
+            given = {(g, e): (g, e, vr, value) for g, e, vr, value in [*elements, *extra, *own[v]] if (g, e) not in without}
             content = file({"MR": MR, "CT": CT}.get(modality, SECONDARY), uid, given.values())
             (folder / f"IM{number:03d}_{instance:05d}.dcm").write_bytes(content)
+    return folder
+
+
+def write_enhanced(folder: Path, data: np.ndarray) -> Path:
+    """All frames of `data` (X, Y, Z, V) in one file, as scanners of the newer kind export."""
+    folder.mkdir(parents=True, exist_ok=True)
+    frames = data.transpose(3, 2, 1, 0)
+    elements: list[Element] = [
+        (8, 8, "CS", "ORIGINAL\\PRIMARY\\M\\NONE"),
+        (8, 0x60, "CS", "MR"),
+        (0x20, 0xD, "UI", f"{ROOT}.1"),
+        (0x20, 0xE, "UI", f"{ROOT}.1.9"),
+        (0x20, 0x11, "IS", 9),
+        (0x28, 2, "US", 1),
+        (0x28, 4, "CS", "MONOCHROME2"),
+        (0x28, 8, "IS", frames.shape[0] * frames.shape[1]),
+        (0x28, 0x10, "US", frames.shape[2]),
+        (0x28, 0x11, "US", frames.shape[3]),
+        (0x28, 0x100, "US", 16),
+        (0x28, 0x101, "US", 16),
+        (0x28, 0x102, "US", 15),
+        (0x28, 0x103, "US", 0),
+        (0x7FE0, 0x10, "OW", np.ascontiguousarray(frames).astype("<u2").tobytes()),
+    ]
+    (folder / "enhanced.dcm").write_bytes(file("1.2.840.10008.5.1.4.1.1.4.1", f"{ROOT}.9.1", elements))
     return folder

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .result import ParameterMap, PerfusionFit
 
 GREY, WHITE, FLUID = 1, 2, 3
+MOST = 2000  # regions; the largest atlases in use have about 1000
 TISSUES = {  # names of labels that are a tissue class, letters only
     GREY: {"gm", "greymatter", "graymatter", "leftcerebralcortex", "rightcerebralcortex"},
     WHITE: {"wm", "whitematter", "leftcerebralwhitematter", "rightcerebralwhitematter"},
@@ -57,6 +58,9 @@ def read_regions(path: str | PathLike[str], grid: Grid, names: str | PathLike[st
     if not np.isfinite(data).all() or np.any(data != np.round(data)) or data.min() < 0 or data.max() >= 2**24:
         wrong = data[~(np.isfinite(data) & (data >= 0) & (data == np.round(data)) & (data < 2**24))]
         raise InputError(path, "labels must be whole numbers from 0 up", found=f"{wrong.flat[0]:g}", fix="give a label image, not a map")
+    count = len(np.unique(data)) - 1
+    if count > MOST:
+        raise InputError(path, "a label image has regions", found=f"{count} different values", fix="give a label image, not a picture")
     beside = Path(path).with_name(bids.stem(path) + ".tsv")
     table = names if names is not None else beside if beside.is_file() else None
     return Regions(data.astype(np.int64), {} if table is None else read_names(table), Path(path).name)

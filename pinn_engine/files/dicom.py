@@ -36,7 +36,7 @@ INSTALL = "python -m pip install 'pinn-engine[dicom]', or convert the folder wit
 
 @dataclass(frozen=True)
 class Series:
-    """One image that dcm2niix made; `name` is the series number, with a letter where a series became several images."""
+    """One image that dcm2niix made; `name` is the series number, with a count (5-2) where a series became several images."""
 
     name: str
     uid: str
@@ -52,9 +52,11 @@ class Series:
 
 @dataclass(frozen=True)
 class Elements:
-    """What dcm2niix does not tell of a series: how many files, and the distinct pulse train durations and inversion times in them, s."""
+    """What dcm2niix does not tell of a series: how many files and frames a file, and what is distinct in them: times in s, positions."""
 
     files: int
+    frames: int
+    positions: set[tuple[float, ...]]
     pulse_trains: set[float]
     inversion_times: set[float]
 
@@ -79,7 +81,7 @@ def read(folder: str | os.PathLike[str], *, series: str | None = None, what: str
             raise InputError(folder, f"series {one.name}: {error.problem}", found=error.found, fix=error.fix or "export it again") from None
         fields = {name: one.fields[name] for name in KEPT if name in one.fields}
         elements = _elements(one, folder)
-        _refuse_missing_files(one, [other.uid for other in found].count(one.uid), elements.files, data.shape, folder)
+        _refuse_unsound(one, [other.uid for other in found].count(one.uid), elements, data.shape, folder)
         doubts = _doubts(one, elements, fields)
         return data, grid, Sidecar(home=str(folder), fields=fields, label=f"DICOM series {one.name}", doubts=doubts), one.name
 
@@ -124,14 +126,14 @@ def _converted(folder: Path, temporary: Path, said: str, what: str) -> Iterator[
     for image in images:
         names.setdefault(image.stem.partition("_")[0], []).append(image)
     for number in sorted(names, key=lambda name: (len(name), name)):
-        for letter, image in zip("abcdefghijklmnopqrstuvwxyz", names[number], strict=False):
+        for count, image in enumerate(names[number], start=1):
             pairs = _pairs(image.with_suffix(".json"))
             fields = dict(pairs)
             twice = {name: [v for n, v in pairs if n == name] for name in fields if sum(n == name for n, _ in pairs) > 1}
             match = re.match(r"[\d.]+", image.stem.partition("_")[2])
             uid = match[0].rstrip(".") if match else ""
             description = " ".join(str(fields.get("SeriesDescription", fields.get("ProtocolName", ""))).split())
-            yield Series(number + letter * (len(names[number]) > 1), uid, description, image, fields, twice)
+            yield Series(f"{number}-{count}" if len(names[number]) > 1 else number, uid, description, image, fields, twice)
 
 
 def _pairs(path: Path) -> list[tuple[str, object]]:
@@ -179,12 +181,23 @@ def _doubts(one: Series, elements: Elements, fields: dict[str, object]) -> dict[
     return doubts
 
 
-def _refuse_missing_files(one: Series, images: int, files: int, shape: tuple[int, ...], folder: Path) -> None:
-    """A classic series has a file a slice and volume, a mosaic a file a volume, an enhanced one a single file."""
-    volumes = shape[3] if len(shape) == 4 else 1
-    if images == 1 and files not in (0, 1, volumes, shape[2] * volumes):
-        seen = f"{files} files for {shape[2]} slices x {volumes} volumes"
-        raise InputError(folder, f"series {one.name} is not whole", found=seen, fix="copy or export the whole series again")
+def _refuse_unsound(one: Series, images: int, elements: Elements, shape: tuple[int, ...], folder: Path) -> None:
+    """A classic series has a file a slice and volume, each at its place; a mosaic has a file a volume.
+
+    dcm2niix makes up a geometry where the files give none, and takes frames of enhanced files for volumes in orders that cannot be checked.
+    """
+    again, volumes = "copy or export the whole series again", shape[3] if len(shape) == 4 else 1
+    if elements.frames > 1:
+        fix = "export classic (single-frame) files, or convert it with dcm2niix, check the order of slices and volumes, and give the NIfTI"
+        raise InputError(folder, f"series {one.name} is enhanced multi-frame DICOM", found=f"{elements.frames} frames in a file", fix=fix)
+    if "ImageOrientationPatientDICOM" not in one.fields:
+        raise InputError(folder, f"series {one.name} does not say how it lies in the patient", found="no element (0020,0037)", fix=again)
+    if images == 1 and elements.files not in (0, volumes, shape[2] * volumes):
+        seen = f"{elements.files} files for {shape[2]} slices x {volumes} volumes"
+        raise InputError(folder, f"series {one.name} is not whole", found=seen, fix=again)
+    if images == 1 and elements.files == shape[2] * volumes and len(elements.positions) != shape[2]:
+        seen = f"{len(elements.positions)} positions (0020,0032) for {shape[2]} slices"
+        raise InputError(folder, f"series {one.name} does not say where its slices are", found=seen, fix=again)
 
 
 def _elements(one: Series, folder: Path) -> Elements:
@@ -195,7 +208,8 @@ def _elements(one: Series, folder: Path) -> Elements:
     reader = sitk.ImageFileReader()
     reader.SetImageIO("GDCMImageIO")
     found: dict[str, set[float]] = {PULSE_TRAIN: set(), INVERSION_TIME: set()}
-    files = 0
+    files, frames = 0, 1
+    positions: set[tuple[float, ...]] = set()
     for path in sorted(folder.rglob("*")):
         if not path.is_file():
             continue
@@ -207,17 +221,22 @@ def _elements(one: Series, folder: Path) -> Elements:
         if not reader.HasMetaDataKey("0020|000e") or reader.GetMetaData("0020|000e").strip("\0 ") != one.uid:
             continue
         files += 1
+        if reader.HasMetaDataKey("0020|0032"):
+            positions.add(tuple(round(x, 2) for x in _numbers(reader.GetMetaData("0020|0032"))))
+        if reader.HasMetaDataKey("0028|0008"):
+            frames = max([frames, *map(int, _numbers(reader.GetMetaData("0028|0008")))])
         for element, values in found.items():
             if reader.HasMetaDataKey(element):
-                values |= _seconds(reader.GetMetaData(element))
-    return Elements(files, found[PULSE_TRAIN], found[INVERSION_TIME])
+                values |= {round(x / 1000, 6) for x in _numbers(reader.GetMetaData(element))[:1]}
+    return Elements(files, frames, positions, found[PULSE_TRAIN], found[INVERSION_TIME])
 
 
-def _seconds(text: str) -> set[float]:
+def _numbers(text: str) -> list[float]:
+    """The numbers of an element, values apart by backslashes; none where it holds something else."""
     try:
-        return {round(float(text.strip("\0 ")) / 1000, 6)}
+        return [float(part) for part in text.strip("\0 ").split("\\")]
     except ValueError:
-        return set()
+        return []
 
 
 def _shape(image: Path) -> tuple[int, ...]:

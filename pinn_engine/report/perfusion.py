@@ -11,7 +11,7 @@ from . import curves, html, pictures, regions
 from .html import Markup
 from .svg import figure, percent, plus_minus
 from .truth import demo_table
-from .words import as_text, cautions, constant_name, labeling, method
+from .words import as_text, cautions, constant_name, labeling, method, shortened
 
 __all__ = ["demo_table", "write_report"]
 
@@ -203,7 +203,10 @@ def _acquisition(fit: PerfusionFit) -> Markup:
         values = [v[start : start + 12] for v in (fit.pld, fit.label_duration, fit.repeats)]
         rows = [[name, *(f"{float(x):g}" for x in v)] for name, v in zip((*names, "Repeats averaged"), values, strict=True)]
         tables.append(html.table((), rows, "l" + "r" * len(values[0]), compact=True))
-    rows = [[constant_name(key), as_text(s.value), s.unit, s.origin] for key, s in fit.scan.acquisition.origins.items()]
+    rows = [
+        [constant_name(key), shortened(as_text(s.value)), Markup(f'<span class="nowrap">{html.safe(s.unit)}</span>'), s.origin]
+        for key, s in fit.scan.acquisition.origins.items()
+    ]
     constants = html.table(("Quantity", "Value", "Unit", "Origin"), rows, "llll")
     return Markup(html.section("What was acquired", *tables) + "\n" + html.section("Constants and their origin", constants))
 

@@ -19,9 +19,10 @@ def tissue_section(fit: PerfusionFit) -> Markup:
     row = quality(fit)
     origin = row["tissue_origin"]
     if origin is None:
-        intro = (
-            "Grey and white matter are not known for this scan, so that their means and the quality evaluation index are left out. "
-            "Labels named GM and WM (--labels), a T1 map (--t1-map) or the joint fit (--spatial) would tell them apart."
+        intro = "Grey and white matter are not known for this scan, so that their means and the quality evaluation index are left out. " + (
+            "The joint fit found no two tissues (it needs M0); labels named GM and WM (--labels) or a T1 map (--t1-map) would tell."
+            if fit.settings.get("spatial")
+            else "Labels named GM and WM (--labels), a T1 map (--t1-map) or the joint fit (--spatial) would tell them apart."
         )
     else:
         intro = f"Grey and white matter by: {origin}. They are means over all voxels of that class, mixed voxels included."

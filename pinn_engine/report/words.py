@@ -121,3 +121,13 @@ def as_text(value: object) -> str:
     if isinstance(value, list | tuple | np.ndarray):
         return ", ".join(as_text(v) for v in value)
     return str(value)
+
+
+def shortened(text: str) -> str:
+    """A list of many values by its first three and its last; the sidecar has all.
+
+    >>> shortened("0, 0.0452, 0.0904, 0.1356, 0.1808, 0.226, 0.2712, 0.3164, 0.3616, 0.4068 (10 values)")
+    '0, 0.0452, 0.0904, …, 0.4068 (10 values)'
+    """
+    parts = text.split(", ")
+    return text if len(parts) < 9 else ", ".join([*parts[:3], "…", parts[-1]])

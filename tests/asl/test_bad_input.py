@@ -9,7 +9,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from bids_series import AFFINE, PCASL, SHAPE, brain, cycle, save, truth, write, write_m0
-from dicom_series import write_series
+from dicom_series import write_enhanced, write_series
 
 from pinn_engine.asl.acquisition import AcquisitionOptions
 from pinn_engine.asl.scan import read
@@ -123,13 +123,13 @@ def series(**changed):
     return lambda folder: (nrrd(**changed)(folder), {"options": given})
 
 
-def dicom(*change, extra=(), volumes: int = 2, modality: str = "MR", second: bool = False, **given):
+def dicom(*change, extra=(), volumes: int = 2, modality: str = "MR", second: bool = False, without=(), **given):
     """A folder of DICOM files, changed by the functions `change`, read with other arguments of `read`."""
 
     def make(folder):
         pytest.importorskip("dcm2niix")
         data = np.stack([truth(1.0, repeat).round() for repeat in range(volumes)], axis=-1)
-        path = write_series(folder / "dicom", data, AFFINE, extra=extra, modality=modality)
+        path = write_series(folder / "dicom", data, AFFINE, extra=extra, modality=modality, without=without)
         if second:
             write_series(path, data[..., 0], AFFINE, number=6, description="T1 MPRAGE")
         for one in change:
@@ -366,6 +366,13 @@ BAD = {  # case: (what to read, file named, words that must stand in the line)
     "DICOM truncated": (dicom(cut_all), "dicom", "no DICOM image"),
     "DICOM with a file missing": (dicom(lose_one), "dicom", "whole series"),
     "DICOM of another modality": (dicom(modality="CT"), "dicom", "must be MR|modality CT"),
+    "DICOM without orientation": (dicom(without=((0x20, 0x37),)), "dicom", "how it lies in the patient|(0020,0037)"),
+    "DICOM without positions": (dicom(without=((0x20, 0x32),)), "dicom", "where its slices are|0 positions"),
+    "DICOM enhanced multi-frame": (
+        lambda folder: (needs_dcm2niix() or write_enhanced(folder / "d", np.ones((7, 6, 4, 3))), {}),
+        "d",
+        "enhanced multi-frame|12 frames|classic",
+    ),
     "DICOM of several series": (dicom(second=True), "dicom", "2 series|5 (pcasl 3D, 12 x 10 x 4 x 2)|6 (T1 MPRAGE|--series"),
     "--series not there": (dicom(second=True, series="7"), "dicom", "--series 7|6 (T1 MPRAGE"),
     "--m0-series not there": (

@@ -190,6 +190,10 @@ BAD = {
     "negative": (lambda f: (label_image(f / "l.nii.gz", np.full(GRID.shape, -1)), None), "l.nii.gz.*whole numbers.*-1"),
     "NaN": (lambda f: (label_image(f / "l.nii.gz", [[[np.nan, 1, 1]] * 5] * 4), None), "l.nii.gz.*whole numbers.*nan"),
     "empty": (lambda f: (label_image(f / "l.nii.gz", np.zeros(GRID.shape)), None), "l.nii.gz.*zero everywhere"),
+    "a picture": (
+        lambda f: (label_image(f / "l.nii.gz", np.arange(2001 * 3).reshape(3, 23, 87) + 1), Grid((3, 23, 87), GRID.affine)),
+        "l.nii.gz.*label image.*6002 different values",
+    ),
     "4-D": (lambda f: (label_image(f / "l.nii.gz", np.ones((*GRID.shape, 2))), None), "l.nii.gz.*3-D"),
     "names missing": (lambda f: (label_image(f / "l.nii.gz", np.ones(GRID.shape)), f / "n.tsv"), "n.tsv.*cannot be read"),
 }
@@ -197,9 +201,10 @@ BAD = {
 
 @pytest.mark.parametrize(("make", "says"), BAD.values(), ids=BAD.keys())
 def test_bad_labels_are_one_line(make, says, tmp_path):
-    path, names = make(tmp_path)
+    path, other = make(tmp_path)
+    grid, names = (other, None) if isinstance(other, Grid) else (GRID, other)
     with pytest.raises(InputError, match=says) as caught:
-        read_regions(path, GRID, names)
+        read_regions(path, grid, names)
     assert ";" in str(caught.value)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import sys
 import tempfile
 from pathlib import Path
 
@@ -156,4 +157,22 @@ def test_a_field_that_dcm2niix_writes_twice_is_in_doubt(tmp_path):
     pairs = dicom._pairs(file)
     assert [value for name, value in pairs if name == "PostLabelingDelay"] == [2.0, 1.8]
     one = dicom.Series("5", "", "", file, dict(pairs), {"PostLabelingDelay": [2.0, 1.8]})
-    assert dicom._doubts(one, dicom.Elements(1, set(), set()), dict(pairs)) == {"PostLabelingDelay": "2.0 and 1.8"}
+    assert dicom._doubts(one, dicom.Elements(1, 1, set(), set(), set()), dict(pairs)) == {"PostLabelingDelay": "2.0 and 1.8"}
+
+
+def test_a_series_that_becomes_several_images_is_chosen_by_count(tmp_path):
+    """Two studies in one folder with the same series number."""
+    write_series(tmp_path / "d" / "a", series(1), LEFT)
+    other = [(0x20, 0xE, "UI", "1.2.826.0.1.3680043.10.1.7.5"), (0x20, 0xD, "UI", "1.2.826.0.1.3680043.10.1.7")]
+    write_series(tmp_path / "d" / "b", series(1) + 7, LEFT, extra=other)
+    with pytest.raises(InputError, match=r"2 series, found 5-1 .*5-2 .*--series"):
+        dicom.read(tmp_path / "d")
+    one, two = (dicom.read(tmp_path / "d", series=name)[0] for name in ("5-1", "5-2"))
+    np.testing.assert_array_equal(np.abs(two - one), 7)
+
+
+def test_without_dcm2niix_the_line_says_how_to_get_it(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "dcm2niix", None)
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(InputError, match=r"needs dcm2niix, found not installed; .*pinn-engine\[dicom\]"):
+        dicom.read(write_series(tmp_path / "d", series(1), LEFT))
