@@ -27,7 +27,7 @@ def write_group(ledger: Ledger) -> list[Path]:
     written = [folder.write_tsv(f"group_{FIGURES}", [_row(result) for result in results], _columns(results))]
     for name, rows in _stacks(ledger.out, done).items():
         written.append(folder.write_tsv(f"group_{name}", rows, [*dict.fromkeys(column for row in rows for column in row)]))
-    written.append(folder.write_text("logs/CITATION.md", citation(done)))
+    written.append(folder.write_text("logs/CITATION.md", citation(ledger.out, done)))
     written.append(folder.write_text("index.html", write_index(results, _reports(done))))
     return written
 
@@ -47,19 +47,20 @@ def write_dataset(folder: OutputFolder, source: Path | None, name: str) -> Path:
     return folder.write_json("dataset_description.json", about)
 
 
-def citation(done: Sequence[Result]) -> str:
+def citation(out: Path, done: Sequence[Result]) -> str:
     """How the study was made, ready for a methods section; each way of fitting is told once, with its subjects counted."""
     told: dict[str, int] = {}
     for result in done:
-        words = str(result.summary.get("methods", "")).strip()
-        told[words] = told.get(words, 0) + 1
-    ways = [f"{words}\n\n({count} of {len(done)} subjects)\n" for words, count in sorted(told.items(), key=lambda pair: -pair[1]) if words]
+        for file in (file for file in result.files if file.endswith("_desc-methods_cbf.txt")):
+            words = (out / file).read_text(encoding="utf-8").strip()
+            told[words] = told.get(words, 0) + 1
+    ways = [f"{words}\n\n({count} of {len(done)} subjects)\n" for words, count in sorted(told.items(), key=lambda pair: -pair[1])]
     begin = f"# Methods\n\nFitted with pinn_engine {__version__}; {len(done)} subject(s).\n"
     return "\n".join([begin, *(ways or ["Each subject's report describes its fit and names the sources.\n"])])
 
 
 def _row(result: Result) -> dict[str, Any]:
-    figures = {name: value for name, value in result.summary.items() if isinstance(value, int | float | str) and name != "methods"}
+    figures = {name: value for name, value in result.summary.items() if isinstance(value, int | float | str)}
     return {"id": result.id, "state": result.state, **figures, "message": result.message if result.state == "failed" else None}
 
 

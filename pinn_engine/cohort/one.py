@@ -69,7 +69,8 @@ def run_one(task: Task, progress: Progress | None = None) -> Outcome:
 
 def _perfusion(task: Task, folder, clock: dict[str, float], progress: Progress) -> Outcome:
     from .. import asl
-    from ..asl.save import quality, save
+    from ..asl.quality import quality
+    from ..asl.save import save
     from ..files import nifti
     from ..report.perfusion import write_report
 
