@@ -1,8 +1,9 @@
-"""`pinn-engine phantom asl`: a simulated scan with its truth, as a BIDS dataset."""
+"""`pinn-engine phantom asl` and `phantom infant`: a simulated scan with its truth, as a BIDS dataset."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 
 import numpy as np
 

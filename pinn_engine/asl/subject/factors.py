@@ -10,6 +10,7 @@ import math
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from ...core.latent import Tilted
 from ..kinetics import Tissue
@@ -18,7 +19,7 @@ from ..plan import Plan
 STEP = 0.02  # s, of the coarse grid
 FINE, REACH = 41, 6.0  # points of the fine grid, and how many sd of the likelihood it reaches to either side
 NARROWEST, WIDEST = 1e-7, 0.3  # s: sd that the fine grid is made for
-REFINEMENTS = 4  # each narrows the search for the most likely arrival time tenfold
+REFINEMENTS, POLISHING = 2, 3  # searches for the most likely arrival time, each five times as fine; Gauss-Newton steps after them
 
 
 class ArrivalFactors:
@@ -28,56 +29,62 @@ class ArrivalFactors:
     """
 
     def __init__(self, plan: Plan, rows: Tensor, t1b: float, noise: Tensor, level: float, flow: float):
-        self.t1b, self.flow = torch.tensor(t1b, dtype=torch.float64), flow
+        self.t1b, self.flow, self.tau = torch.tensor(t1b, dtype=torch.float64), flow, plan.tau
         self.model = plan.kinetics_of(rows)
         if isinstance(self.model, Tissue) and isinstance(self.model.t1_apparent, Tensor) and self.model.t1_apparent.ndim:
             self.model = type(self.model)(self.model.t1_apparent.double().cpu().unsqueeze(2))
-        self.times = (plan.times + plan.group_delay[plan.group[rows]].unsqueeze(1)).unsqueeze(1)  # (V, 1, K)
-        self.tau = plan.tau
-        rotation = plan.rows_of(rows, plan.tables.rotation).double().cpu()
+            self.times = (plan.times + plan.group_delay[plan.group[rows]].unsqueeze(1)).unsqueeze(1)  # (V or 1, 1, K)
+        else:
+            self.times = plan.rows_of(rows, plan.times + plan.group_delay.unsqueeze(1)).unsqueeze(1)
+        self.rotation = plan.rows_of(rows, plan.tables.rotation).double().cpu()  # (V or 1, K, K)
         spread = plan.rows_of(rows, plan.tables.spread).double().cpu()
-        precision = (noise.unsqueeze(1) ** 2 + level**2 * spread).rsqrt()
-        self.whiten = rotation * precision.unsqueeze(1)  # (V, K, K)
-        self.data = (torch.as_tensor(plan.c.data[rows.numpy()]).double().unsqueeze(1) @ self.whiten).squeeze(1)
-        self.constant = precision.log().sum(dim=1) - 0.5 * self.data.square().sum(dim=1)
-        self.att, self.log_width = self._grid(plan.att_max)
-        self.cross, self.total = self._scores(self.att)
+        self.weight = 1 / (noise.unsqueeze(1) ** 2 + level**2 * spread)  # (V, K)
+        data = torch.as_tensor(plan.c.data[rows.numpy()]).double()
+        self.data = (data.unsqueeze(1) @ self.rotation).squeeze(1)
+        self.squares = (self.weight * self.data**2).sum(dim=1)
+        self.constant = 0.5 * self.weight.log().sum(dim=1) - 0.5 * self.squares
+        self._quadrature(plan.att_max)
 
     def _curve(self, att: Tensor) -> Tensor:
-        """(V, A, K) whitened predictions of a unit of flow at arrival times (V, A)."""
+        """(V, A, K) rotated predictions of a unit of flow at arrival times (V, A); (1, A, K) where all voxels share them."""
         signal = self.model.closed_form(self.times, self.tau, att.unsqueeze(2), self.t1b)[0]
-        return self.flow * signal @ self.whiten
+        return self.flow * signal @ self.rotation
 
     def _scores(self, att: Tensor) -> tuple[Tensor, Tensor]:
         """(V, A) data against prediction, and information on the flow."""
-        curve = self._curve(att)
-        return (curve @ self.data.unsqueeze(2)).squeeze(2), curve.square().sum(dim=2)
+        curve, pulled = self._curve(att), self.data * self.weight
+        if curve.shape[0] == 1:
+            return pulled @ curve[0].T, self.weight @ curve[0].square().T
+        return (curve @ pulled.unsqueeze(2)).squeeze(2), (curve.square() @ self.weight.unsqueeze(2)).squeeze(2)
 
-    def _gain(self, att: Tensor) -> Tensor:
-        cross, total = self._scores(att)
-        return 0.5 * cross.clamp_min(0) ** 2 / total.clamp_min(1e-12)
-
-    def _grid(self, latest: float) -> tuple[Tensor, Tensor]:
-        """Arrival times (V, A), ascending, and the log of the width that each stands for."""
-        coarse = torch.arange(0, latest + 1e-9, STEP, dtype=torch.float64).expand(len(self.data), -1)
-        best = coarse.gather(1, self._gain(coarse).argmax(dim=1, keepdim=True))
+    def _quadrature(self, latest: float) -> None:
+        """Arrival times (V, A), ascending, the log of the width that each stands for, and the scores there."""
+        coarse = torch.arange(0, latest + 1e-9, STEP, dtype=torch.float64).unsqueeze(0)
+        scores = self._scores(coarse)
+        best = coarse[0][_gain(scores).argmax(dim=1, keepdim=True)]
         for k in range(REFINEMENTS):
-            near = (best + STEP * 0.1**k * torch.linspace(-1, 1, 21, dtype=torch.float64)).clamp(0, latest)
-            best = near.gather(1, self._gain(near).argmax(dim=1, keepdim=True))
-        fine = best + self._width(best).unsqueeze(1) * torch.linspace(-REACH, REACH, FINE, dtype=torch.float64)
-        att = torch.cat([coarse, fine.clamp(0, latest)], dim=1).sort(dim=1).values
+            near = (best + STEP * 0.2**k * torch.linspace(-1, 1, 11, dtype=torch.float64)).clamp(0, latest)
+            best = near.gather(1, _gain(self._scores(near)).argmax(dim=1, keepdim=True))
+        for _ in range(POLISHING):
+            step, width = self._newton(best)
+            best = (best + step.clamp(-STEP * 0.2**REFINEMENTS, STEP * 0.2**REFINEMENTS)).clamp(0, latest)
+        fine = (best + width * torch.linspace(-REACH, REACH, FINE, dtype=torch.float64)).clamp(0, latest)
+        att, order = torch.cat([coarse.expand(len(best), -1), fine], dim=1).sort(dim=1)
         half = 0.5 * att.diff(dim=1)
-        width = torch.nn.functional.pad(half, (0, 1)) + torch.nn.functional.pad(half, (1, 0))
-        return att, width.clamp_min(1e-300).log()
+        self.att = att
+        self.log_width = (pad(half, (0, 1)) + pad(half, (1, 0))).clamp_min(1e-300).log()
+        self.cross, self.total = (torch.cat(pair, dim=1).gather(1, order) for pair in zip(scores, self._scores(fine), strict=True))
 
-    def _width(self, att: Tensor, step: float = 1e-5) -> Tensor:
-        """(V,) sd of arrival time at its most likely value (V, 1), the flow eliminated."""
-        curve = self._curve(att).squeeze(1)
-        total = curve.square().sum(dim=1, keepdim=True).clamp_min(1e-12)
-        flow = (curve * self.data).sum(dim=1, keepdim=True) / total
-        slope = (self._curve(att + step) - self._curve(att - step)).squeeze(1) / (2 * step)
-        free = slope - curve * (slope * curve).sum(dim=1, keepdim=True) / total
-        return (flow.squeeze(1) ** 2 * free.square().sum(dim=1)).clamp_min(1e-12).rsqrt().clamp(NARROWEST, WIDEST)
+    def _newton(self, att: Tensor, step: float = 1e-5) -> tuple[Tensor, Tensor]:
+        """Gauss-Newton step (V, 1) to the most likely arrival time from `att` (V, 1), the flow eliminated, and its sd there."""
+        curve, later, earlier = self._curve(torch.cat([att, att + step, att - step], dim=1)).unbind(dim=1)
+        slope = (later - earlier) / (2 * step)
+        total = (self.weight * curve**2).sum(dim=1, keepdim=True).clamp_min(1e-12)
+        flow = (self.weight * curve * self.data).sum(dim=1, keepdim=True) / total
+        free = flow * (slope - curve * (self.weight * slope * curve).sum(dim=1, keepdim=True) / total)
+        information = (self.weight * free**2).sum(dim=1, keepdim=True).clamp_min(1e-12)
+        move = (self.weight * free * (self.data - flow * curve)).sum(dim=1, keepdim=True) / information
+        return move, information.rsqrt().clamp(NARROWEST, WIDEST)
 
     def __call__(self, mean: Tensor, covariance: Tensor) -> Tilted:
         """Moments of factor times Gaussian: `mean` (V, 2) and `covariance` (V, 2, 2) of (flow, ATT)."""
@@ -103,4 +110,10 @@ class ArrivalFactors:
     def expected_squares(self) -> Tensor:
         """(V,) expected sum of squares of the whitened residuals under the latest moments."""
         power = self.after**2 + self.spread
-        return self.data.square().sum(dim=1) + (self.share * (power * self.total - 2 * self.after * self.cross)).sum(dim=1)
+        return self.squares + (self.share * (power * self.total - 2 * self.after * self.cross)).sum(dim=1)
+
+
+def _gain(scores: tuple[Tensor, Tensor]) -> Tensor:
+    """Half of chi-square that the best flow takes away at each arrival time."""
+    cross, total = scores
+    return 0.5 * cross.clamp_min(0) ** 2 / total.clamp_min(1e-12)

@@ -59,11 +59,19 @@ class Region:
         self.sites = Sites.silent(len(self.rows), 2)
         self.foci = Foci.none(self.distance)
         self.extra = self.foci.kernel()
+        self.final: dict[float, tuple[Posterior, Tensor]] = {}  # by T1: the fits that are reported, and their cost (V,)
 
     def fit(self, t1b: float, turns: int = FEW) -> tuple[Posterior, ArrivalFactors]:
         s = self.subject
         factors = ArrivalFactors(s.plan, self.rows, t1b, s.noise[self.rows], s.level, s.flow)
         return propagate(s.prior.kernel(self.distance) + self.extra, self.mean, factors, self.sites, turns), factors
+
+    def finish(self, t1b: float) -> tuple[Posterior, Tensor]:
+        """The fit that is reported at a T1 of blood, remembered."""
+        if t1b not in self.final:
+            fitted, factors = self.fit(t1b, MANY)
+            self.final[t1b] = fitted, 0.5 * factors.expected_squares()
+        return self.final[t1b]
 
     def seek_foci(self) -> None:
         given = Conditioned(self.subject.prior.kernel(self.distance), self.mean, self.sites)
@@ -104,15 +112,12 @@ class Subject:
         flow = float((whole.cross / whole.total.clamp_min(1e-12)).flatten()[best])
         return flow if flow > 0.05 * self.plan.flow else self.plan.flow
 
-    def log_density(self, t1b: float, turns: int = FEW, keep: bool = False) -> float:
+    def log_density(self, t1b: float, final: bool = False) -> float:
         """Log of evidence times prior of a T1 of blood, over the teachers."""
-        total = 0.0 if self.t1b_prior is None else -0.5 * ((t1b - float(self.t1b_prior.mean)) / float(self.t1b_prior.sd)) ** 2
-        for region in self.teachers.values():
-            fitted, _ = region.fit(t1b, turns)
-            total += float(fitted.log_evidence)
-            if keep:
-                region.sites = fitted.sites
-        return total
+        assert self.t1b_prior is not None
+        log_prior = -0.5 * ((t1b - float(self.t1b_prior.mean)) / float(self.t1b_prior.sd)) ** 2
+        fits = (region.finish(t1b)[0] if final else region.fit(t1b)[0] for region in self.teachers.values())
+        return log_prior + sum(float(fitted.log_evidence) for fitted in fits)
 
     def learn(self, progress: Callable[[float], None]) -> None:
         """Sites, foci, scales, noise and T1 in turn."""
@@ -153,9 +158,9 @@ def fit_subject(
     value = SubjectValue.known(subject.t1b)
     if t1b_prior is not None:
         mode, sd = find_mode(subject.log_density, subject.t1b)
-        subject.t1b = mode
-        subject.log_density(mode, MANY, keep=True)
-        value = posterior(lambda t: subject.log_density(t, MANY), mode, min(sd, float(t1b_prior.sd)))
+        for region in subject.teachers.values():
+            region.sites = region.fit(mode, MANY)[0].sites
+        value = posterior(lambda t: subject.log_density(t, final=True), mode, min(sd, float(t1b_prior.sd)))
     report((ROUNDS + 2) / (ROUNDS + 4))
     nodes = list(zip(value.nodes.tolist(), value.weights.tolist(), strict=True))
     if len(subject.tiles) > 1 and t1b_prior is not None:
@@ -203,10 +208,10 @@ def mixture(region: Region, value: SubjectValue, nodes: list[tuple[float, float]
     weights = torch.tensor([w for _, w in nodes], dtype=torch.float64)
     means, inside, costs = [], [], []
     for t1b, _ in nodes:
-        fitted, factors = region.fit(t1b, MANY)
+        fitted, cost = region.finish(t1b)
         means.append(fitted.mean[core] * unit)
         inside.append(fitted.covariance[core] * unit[:, None] * unit)
-        costs.append(0.5 * factors.expected_squares()[core])
+        costs.append(cost[core])
     t1b = torch.tensor([t for t, _ in nodes], dtype=torch.float64)
     apart = t1b - weights @ t1b
     spread = float((weights @ apart**2).sqrt())

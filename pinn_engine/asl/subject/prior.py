@@ -11,7 +11,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
+from scipy.optimize import minimize
 from torch import Tensor
 
 from ...core.latent import Conditioned, Sites
@@ -69,20 +71,18 @@ def centre(nodes: int, arrival: float) -> Tensor:
 
 def learn(prior: Prior, places: list[tuple[Tensor, Tensor, Tensor, Sites]]) -> Prior:
     """The scales that make the sites of all `places` (distance, foci (2, V, V), mean (2, V), sites) most probable."""
-    scales = prior.scales.clone().requires_grad_(True)
-    optimiser = torch.optim.LBFGS([scales], max_iter=LEARNING, line_search_fn="strong_wolfe", tolerance_grad=1e-2)
 
-    def loss() -> Tensor:
-        optimiser.zero_grad()
+    def loss(flat: np.ndarray) -> tuple[float, np.ndarray]:
+        scales = torch.as_tensor(flat.reshape(prior.scales.shape)).requires_grad_(True)
         one = replace(prior, scales=scales)
         total = -one.log_density()
         for distance, foci, mean, sites in places:
             total = total - Conditioned(one.kernel(distance) + foci, mean, sites).log_normaliser
-        total.backward()
-        return total
+        (slope,) = torch.autograd.grad(total, scales)
+        return float(total.detach()), slope.flatten().numpy()
 
-    optimiser.step(loss)
-    return replace(prior, scales=scales.detach())
+    found = minimize(loss, prior.scales.numpy().flatten(), jac=True, method="L-BFGS-B", options={"maxiter": LEARNING, "gtol": 1e-2})
+    return replace(prior, scales=torch.as_tensor(found.x.reshape(prior.scales.shape)))
 
 
 @dataclass(frozen=True)
