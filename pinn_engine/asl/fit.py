@@ -52,13 +52,13 @@ def fit(
     """CBF and arrival time of every voxel of the mask, with standard deviations.
 
     `unknown`: "cbf" (always), "att" (needs two delays), "t1b" (s, one a voxel, under a prior of sd 0.1 s); None = ("cbf", "att").
-    `model`: "buxton" (None) or "simplified". `method`: "pinn" weighs the data against the kinetic equation, which may err by `model_error` (sd relative to the
-    scan's typical signal; None: by evidence, at least 5 %); "nlls" is the plain closed form without a prior on ATT. `network`: "features"
-    (shared features, output layer eliminated) or "mlp" (one network a voxel, all weights trained). `device`: "auto", "cpu", "cuda[:i]"
-    or "mps". `spatial`: fit all voxels together, neighbours of one tissue alike as far as the data support it (docs/spatial.md); tissue
-    classes, and with them T1, come from M0 and the difference signal where no T1 map is given. `preset` "infant" (docs/infant.md): the
-    simplified model, all voxels together, and one T1 of blood for the subject, unless it was given when reading; options that are given
-    win over the preset's. The equation is then taken as exact unless `model_error` is given.
+    `model`: "buxton" (None) or "simplified". `method`: "pinn" weighs the data against the kinetic equation, which may err by
+    `model_error` (sd relative to the scan's typical signal; None: by evidence, at least 5 %); "nlls" is the plain closed form without a
+    prior on ATT. `network`: "features" (shared features, output layer eliminated) or "mlp" (one network a voxel, all weights trained).
+    `device`: "auto", "cpu", "cuda[:i]" or "mps". `spatial`: fit all voxels together, neighbours of one tissue alike as far as the data
+    support it (docs/spatial.md); tissue classes, and with them T1, come from M0 and the difference signal where no T1 map is given.
+    `preset` "infant" (docs/infant.md): the simplified model, all voxels together, and one T1 of blood for the subject, unless it was given
+    when reading; options that are given win over the preset's. The equation is then exact unless `model_error` is given.
 
     Raises InputError for unknown option values and where no voxel can be fitted.
 
@@ -103,7 +103,7 @@ def _subject(scan: Scan, c: Curves, settings: Settings, spatial: bool, notes: li
     plan = Plan(c, scan, settings)
     plan.c = measured_noise(plan)
     prior = plan.t1b_prior if "t1b" in settings.unknown else None
-    joint = fit_subject(plan, scan.grid.spacing, level, prior, spatial, (lambda done: progress("fit", done)) if progress else None)
+    joint = fit_subject(plan, scan, level, prior, spatial, (lambda done: progress("fit", done)) if progress else None)
     plan.c = replace(plan.c, noise=joint.noise.astype(np.float32))
     return add_subject(_result(scan, plan, joint.solution, level, notes), plan.c, joint)
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-LEAST_PRECISION = 1e-9  # of a site, relative to the cavity's: a factor that widens what is known is taken as silent
+LEAST_PRECISION = 1e-9  # of a site relative to its cavity, and of a cavity relative to the posterior: what widens is taken as silent
 
 Tilted = tuple[Tensor, Tensor, Tensor]  # log of the normaliser (V,), mean (V, F), covariance (V, F, F) of factor times cavity
 Factors = Callable[[Tensor, Tensor], Tilted]  # from the cavities' means (V, F) and covariances (V, F, F)
@@ -91,7 +91,7 @@ def propagate(
         given = Conditioned(kernel, mean, sites)
         m, c = given.mean(), given.covariance()
         inverse = torch.linalg.inv(c)
-        cavity_precision = inverse - sites.precision
+        cavity_precision = _positive(inverse - sites.precision, inverse)  # rounding can take away more than there is
         cavity = torch.linalg.inv(cavity_precision)
         cavity_mean = (cavity @ ((inverse @ m.unsqueeze(2)).squeeze(2) - sites.shift).unsqueeze(2)).squeeze(2)
         log_z, tilted_mean, tilted = factors(cavity_mean, cavity)
@@ -116,7 +116,7 @@ def _log_partition(mean: Tensor, covariance: Tensor) -> Tensor:
 
 
 def _positive(precision: Tensor, scale: Tensor) -> Tensor:
-    """The nearest precision of a site that takes nothing away, in the units of the cavity."""
+    """The nearest matrix that is positive definite in the units of `scale`, itself a precision (V, F, F)."""
     root = torch.linalg.cholesky(scale)
     inner = torch.linalg.solve_triangular(root, torch.linalg.solve_triangular(root, precision, upper=False).mT, upper=False)
     values, vectors = torch.linalg.eigh(0.5 * (inner + inner.mT))

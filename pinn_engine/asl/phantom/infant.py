@@ -45,14 +45,15 @@ def infant(
     cbf, att = (low + (high - low) * f for (low, high), f in ((CBF, flow), (ATT, arrival)))
     affine = np.diag([SPACING, SPACING, THICKNESS, 1.0])
     affine[:2, 3] = -0.5 * SPACING * (np.array(SHAPE[:2]) - 1)
-    labels, foci = np.zeros(len(at), np.uint8), ()
+    labels = np.zeros(len(at), np.uint8)
+    foci: tuple[brain.Lesion, ...] = ()
     if lesion:
         middle = at[rng.integers(len(at))]
         inside = SPACING * np.linalg.norm(at - middle, axis=1) <= LESION_RADIUS
         cbf, att = np.where(inside, (1 + LESION_FLOW) * cbf, cbf), np.where(inside, att + LESION_DELAY, att)
         labels = inside.astype(np.uint8)
-        centre = affine[:3, :3] @ [*middle, 0] + affine[:3, 3]
-        foci = (brain.Lesion(1, tuple(float(x) for x in centre), LESION_RADIUS, LESION_FLOW, LESION_DELAY),)
+        x, y, z = (float(value) for value in affine[:3, :3] @ [*middle, 0] + affine[:3, 3])
+        foci = (brain.Lesion(1, (x, y, z), LESION_RADIUS, LESION_FLOW, LESION_DELAY),)
     acquisition = protocol(true_t1b, alpha)
     since = np.clip(np.array(TIS) - att[:, None], 0, BOLUS)
     signal = cbf[:, None] * since * np.exp(-np.array(TIS) / true_t1b)

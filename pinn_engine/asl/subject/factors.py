@@ -19,6 +19,7 @@ from ..plan import Plan
 STEP = 0.02  # s, of the coarse grid
 FINE, REACH = 41, 6.0  # points of the fine grid, and how many sd of the likelihood it reaches to either side
 NARROWEST, WIDEST = 1e-7, 0.3  # s: sd that the fine grid is made for
+LEAST_VARIANCE = 4e-10  # of flow (typical flows squared) and arrival time (s squared): narrower is rounding, as at a kink without noise
 REFINEMENTS, POLISHING = 2, 3  # searches for the most likely arrival time, each five times as fine; Gauss-Newton steps after them
 
 
@@ -104,7 +105,7 @@ class ArrivalFactors:
         f, a = after - mean_flow, self.att - mean_att
         moments = [(share * (f * f + spread)).sum(dim=1), (share * f * a).sum(dim=1), (share * a * a).sum(dim=1)]
         second = torch.stack([moments[0], moments[1], moments[1], moments[2]], dim=1).reshape(-1, 2, 2)
-        second = second + torch.diag_embed(1e-12 * covariance.diagonal(dim1=1, dim2=2))
+        second = second + LEAST_VARIANCE * torch.eye(2, dtype=torch.float64)
         return whole.squeeze(1) + self.constant, torch.cat([mean_flow, mean_att], dim=1), second
 
     def expected_squares(self) -> Tensor:

@@ -17,8 +17,8 @@ from torch import Tensor
 from ...core import Gaussian, Solution, Status
 from ...core.latent import Conditioned, Posterior, Sites, propagate
 from ...core.solution import identifiability
-from ..curves import NOISE_FLOOR
 from ..plan import ATT_PRIOR, Plan
+from ..scan import Scan
 from .evidence import HIGHEST, LOWEST, SubjectValue, find_mode, posterior
 from .factors import ArrivalFactors
 from .prior import Foci, Prior, centre, find_foci, learn
@@ -28,6 +28,8 @@ TEACHERS = 8  # tiles that noise, scales and T1 are learnt from
 ROUNDS, FOCI_FROM, SEARCH_IN = 6, 2, (1, 3)  # rounds of learning; from which on foci are sought; in which T1 moves
 COARSE, NEAR = 9, 5  # T1 values compared in the first and in the second search
 FEW, MANY = 12, 30  # turns of propagation while learning, and for what is reported
+USUAL_FLOW, SURE_OF_FLOW = 40.0, 16.0  # mL/100 g/min; chi-square of the mean curve above which its own flow is taken
+LEAST_NOISE = 1e-3  # of the typical signal: no scanner is better, and rounding is
 SETTLED = 0.05  # posterior sd that a mean may still move in the last turn
 GAUSS_HERMITE = ((-(3**0.5), 1 / 6), (0.0, 2 / 3), (3**0.5, 1 / 6))
 SILENT = 0.9  # posterior sd per sd over the region above which the place says nothing
@@ -82,18 +84,19 @@ class Region:
 class Subject:
     """The state of the joint fit: what all tiles share, and the tiles that it is learnt from."""
 
-    def __init__(self, plan: Plan, spacing: np.ndarray, level: float, t1b_prior: Gaussian | None, spatial: bool):
+    def __init__(self, plan: Plan, scan: Scan, level: float, t1b_prior: Gaussian | None, spatial: bool):
+        self.absolute = scan.m0 is not None
         self.plan, self.level, self.t1b_prior, self.spatial = plan, level * plan.equation_unit, t1b_prior, spatial
         self.t1b = plan.t1b if t1b_prior is None else float(t1b_prior.mean)
         self.arrival = ATT_PRIOR[plan.labeling][0]
-        self.floor = NOISE_FLOOR * plan.c.amplitude
-        noise = torch.as_tensor(plan.c.noise).double()
+        self.floor = LEAST_NOISE * plan.c.amplitude
+        noise = torch.as_tensor(plan.c.noise).double().clamp_min(self.floor)
         self.noise = noise if plan.c.degrees else noise.square().mean().sqrt().expand(len(plan.c)).clone()
         self.prior = Prior.typical(spatial)
         self.flow = self._typical_flow()
-        place = np.stack(plan.c.voxels, axis=1) * spacing
+        place = np.stack(plan.c.voxels, axis=1) * scan.grid.spacing
         wide = np.ptp(place, axis=0) > 0
-        self.place = place / (spacing[wide].min() if wide.any() else 1.0)
+        self.place = place / (scan.grid.spacing[wide].min() if wide.any() else 1.0)
         self.tiles = tiles(self.place)
         chosen = np.unique(np.linspace(0, len(self.tiles) - 1, min(len(self.tiles), TEACHERS)).round().astype(int))
         self.teachers = {int(k): self.region(int(k)) for k in chosen}
@@ -102,15 +105,17 @@ class Subject:
         return Region(self, self.tiles[number], torch.as_tensor(self.place))
 
     def _typical_flow(self) -> float:
-        """Flow of the mean curve at its best arrival time; the scan's amplitude where that is no flow at all."""
+        """Flow of the mean curve at its best arrival time; where the mean is no more than noise, what is usual."""
         c, rows = self.plan.c, torch.arange(1)
         mean = replace(c, data=c.data.mean(axis=0, keepdims=True), delay=c.delay[:1])
         kept, self.plan.c = c, mean
         whole = ArrivalFactors(self.plan, rows, self.t1b, self.noise[:1], self.level, 1.0)
         self.plan.c = kept
-        best = (0.5 * whole.cross.clamp_min(0) ** 2 / whole.total.clamp_min(1e-12)).argmax()
-        flow = float((whole.cross / whole.total.clamp_min(1e-12)).flatten()[best])
-        return flow if flow > 0.05 * self.plan.flow else self.plan.flow
+        gain = whole.cross.clamp_min(0).square() / whole.total.clamp_min(1e-12)
+        best = int(gain.argmax())
+        if float(gain.flatten()[best]) * len(c) > SURE_OF_FLOW:
+            return float((whole.cross / whole.total).flatten()[best])
+        return USUAL_FLOW if self.absolute else self.plan.flow
 
     def log_density(self, t1b: float, final: bool = False) -> float:
         """Log of evidence times prior of a T1 of blood, over the teachers."""
@@ -145,15 +150,15 @@ class Subject:
 
 def fit_subject(
     plan: Plan,
-    spacing: np.ndarray,
+    scan: Scan,
     level: float,
     t1b_prior: Gaussian | None,
     spatial: bool = True,
     progress: Callable[[float], None] | None = None,
 ) -> SubjectFit:
-    """Fit all voxels of `plan.c`; `spacing` (3,) mm. `t1b_prior` None: T1 of blood is given, `plan.t1b`. `level`: the model error."""
-    report = progress or (lambda done: None)
-    subject = Subject(plan, spacing, level, t1b_prior, spatial)
+    """Fit all voxels of `plan.c`, the curves of `scan`. `t1b_prior` None: T1 of blood is given, `plan.t1b`. `level`: the model error."""
+    report = progress or _silently
+    subject = Subject(plan, scan, level, t1b_prior, spatial)
     subject.learn(report)
     value = SubjectValue.known(subject.t1b)
     if t1b_prior is not None:
@@ -212,8 +217,8 @@ def mixture(region: Region, value: SubjectValue, nodes: list[tuple[float, float]
         means.append(fitted.mean[core] * unit)
         inside.append(fitted.covariance[core] * unit[:, None] * unit)
         costs.append(cost[core])
-    t1b = torch.tensor([t for t, _ in nodes], dtype=torch.float64)
-    apart = t1b - weights @ t1b
+    values = torch.tensor([t for t, _ in nodes], dtype=torch.float64)
+    apart = values - weights @ values
     spread = float((weights @ apart**2).sqrt())
     apart = apart * (value.sd / spread) if spread > 0 else apart
     each = torch.cat([torch.stack(means), (value.mean + apart)[:, None, None].expand(-1, region.tile.core, 1)], dim=2)
@@ -222,3 +227,7 @@ def mixture(region: Region, value: SubjectValue, nodes: list[tuple[float, float]
     covariance = torch.einsum("n,nvk,nvl->vkl", weights, away, away)
     covariance[:, :2, :2] += torch.einsum("n,nvkl->vkl", weights, torch.stack(inside))
     return mean, covariance, torch.einsum("n,nv->v", weights, torch.stack(costs)), fitted
+
+
+def _silently(done: float) -> None:
+    pass

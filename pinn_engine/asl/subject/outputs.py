@@ -31,9 +31,11 @@ def add_subject(fit: PerfusionFit, c: Curves, joint: SubjectFit) -> PerfusionFit
         interval = [round(value.low, 4), round(value.high, 4)]
         settings |= {"t1b": round(value.mean, 4), "t1b_std": round(value.sd, 4), "t1b_interval_95": interval}
         settings |= {"t1b_prior_mean": float(prior.mean), "t1b_prior_sd": float(prior.sd)}
+        digits = 2 if value.sd > 0.005 else 3
+        low, middle, high = (f"{x:.{digits}f}" for x in (value.low, value.mean, value.high))
         notes.append(
-            f"T1 of this subject's arterial blood: {value.mean:.2f} s, 95 % interval {value.low:.2f} to {value.high:.2f} s, one value for all "
-            f"voxels (expected beforehand: {float(prior.mean):.2f} ± {float(prior.sd):.2f} s). The standard deviations of the maps contain its uncertainty."
+            f"T1 of this subject's arterial blood: {middle} s, 95 % interval {low} to {high} s, one value for all voxels (expected "
+            f"beforehand: {float(prior.mean):.2f} ± {float(prior.sd):.2f} s). The standard deviations of the maps contain its uncertainty."
         )
     share = float(joint.silent.mean())
     if share > 0.5:

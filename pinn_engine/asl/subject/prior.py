@@ -140,4 +140,3 @@ def _pulled(given: Conditioned, balls: Tensor) -> tuple[Tensor, Tensor]:
     whitened = torch.linalg.solve_triangular(given.factor, laid, upper=False)
     information = (whitened.T @ whitened).reshape(balls.shape[1], fields, balls.shape[1], fields)
     return balls.T @ force, information
-
