@@ -53,7 +53,7 @@ MLP = ("--network", "mlp")
 ASL = {  # flag: (scan, standing arguments, its values, a file that must change); {name} stands for a file of the scan
     "--m0": ("pcasl", (), ("1000",), CBF),
     "--mask": ("pcasl", (), ("{half}",), MASK),
-    "--preset": ("pasl", (), ("infant",), CBF),
+    "--preset": ("pasl", ("--unknown", "cbf"), ("infant",), CBF),  # the joint fit itself: the demo below, tests/asl/test_subject.py
     "--unknown": ("pcasl", (), ("cbf",), ATT),
     "--model": ("pasl", (), ("simplified",), CBF),
     "--method": ("pcasl", (), ("nlls",), CBF),

@@ -99,10 +99,10 @@ class Subject:
         self.place = place / (scan.grid.spacing[wide].min() if wide.any() else 1.0)
         self.tiles = tiles(self.place)
         chosen = np.unique(np.linspace(0, len(self.tiles) - 1, min(len(self.tiles), TEACHERS)).round().astype(int))
-        self.teachers = {int(k): self.region(int(k)) for k in chosen}
+        self.teachers = [self.region(Tile(t.voxels[: t.core], t.core)) for t in (self.tiles[k] for k in chosen)]
 
-    def region(self, number: int) -> Region:
-        return Region(self, self.tiles[number], torch.as_tensor(self.place))
+    def region(self, tile: Tile) -> Region:
+        return Region(self, tile, torch.as_tensor(self.place))
 
     def _typical_flow(self) -> float:
         """Flow of the mean curve at its best arrival time; where the mean is no more than noise, what is usual."""
@@ -121,20 +121,20 @@ class Subject:
         """Log of evidence times prior of a T1 of blood, over the teachers."""
         assert self.t1b_prior is not None
         log_prior = -0.5 * ((t1b - float(self.t1b_prior.mean)) / float(self.t1b_prior.sd)) ** 2
-        fits = (region.finish(t1b)[0] if final else region.fit(t1b)[0] for region in self.teachers.values())
+        fits = (region.finish(t1b)[0] if final else region.fit(t1b)[0] for region in self.teachers)
         return log_prior + sum(float(fitted.log_evidence) for fitted in fits)
 
     def learn(self, progress: Callable[[float], None]) -> None:
         """Sites, foci, scales, noise and T1 in turn."""
         for turn in range(ROUNDS):
             squares, count = 0.0, 0
-            for region in self.teachers.values():
+            for region in self.teachers:
                 fitted, factors = region.fit(self.t1b)
                 region.sites = fitted.sites
                 squares, count = squares + float(factors.expected_squares().sum()), count + factors.data.numel()
                 if turn >= FOCI_FROM and self.spatial:
                     region.seek_foci()
-            self.prior = learn(self.prior, [(r.distance, r.extra, r.mean, r.sites) for r in self.teachers.values()])
+            self.prior = learn(self.prior, [(r.distance, r.extra, r.mean, r.sites) for r in self.teachers])
             if not self.plan.c.degrees:
                 self.noise = (self.noise * (squares / count) ** 0.5).clamp_min(self.floor)
             if self.t1b_prior is not None and turn in SEARCH_IN:
@@ -163,7 +163,7 @@ def fit_subject(
     value = SubjectValue.known(subject.t1b)
     if t1b_prior is not None:
         mode, sd = find_mode(subject.log_density, subject.t1b)
-        for region in subject.teachers.values():
+        for region in subject.teachers:
             region.sites = region.fit(mode, MANY)[0].sites
         value = posterior(lambda t: subject.log_density(t, final=True), mode, min(sd, float(t1b_prior.sd)))
     report((ROUNDS + 2) / (ROUNDS + 4))
@@ -180,8 +180,8 @@ def _assembled(subject: Subject, value: SubjectValue, nodes: list[tuple[float, f
     cost, focus = torch.zeros(count, dtype=torch.float64), np.zeros(count)
     varies, moved, turns = torch.zeros(count, dtype=torch.float64), np.zeros(count), np.zeros(count, np.int16)
     for number in range(len(subject.tiles)):
-        region = subject.teachers.get(number) or subject.region(number)
-        if number not in subject.teachers:
+        region = subject.teachers[0] if len(subject.tiles) == 1 else subject.region(subject.tiles[number])
+        if len(subject.tiles) > 1:
             region.sites = region.fit(value.mean)[0].sites
             if subject.spatial:
                 region.seek_foci()

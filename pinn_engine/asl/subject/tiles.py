@@ -8,9 +8,9 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 WHOLE = 300  # voxels up to which the mask is one tile
-CORE = 120  # voxels of a core at most, where it is not
+CORE = 100  # voxels of a core at most, where it is not
 HALO = 1.5  # voxels: distance to a core within which others belong to its tile
-LARGEST = 400  # voxels of a tile, the nearest kept
+LARGEST = 240  # voxels of a tile, the nearest kept
 
 
 @dataclass(frozen=True)
