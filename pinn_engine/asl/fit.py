@@ -25,7 +25,8 @@ from .scan import Scan
 from .spatial.fit import fit_spatial, with_tissue
 from .spatial.outputs import add_spatial
 from .subject.fit import fit_subject
-from .subject.outputs import add_subject
+from .subject.large import LARGE, fit_large
+from .subject.outputs import add_subject, add_t1b
 
 Progress = Callable[[str, float], None]
 
@@ -100,10 +101,18 @@ def _subject(scan: Scan, c: Curves, settings: Settings, spatial: bool, notes: li
         raise InputError(scan.source, "--preset works with --network features", found=settings.network, fix="leave --network out")
     level = (settings.model_error or 0.0) if settings.method == "pinn" else 0.0
     settings = replace(settings, model_error=level)
+    told = (lambda done: progress("fit", done)) if progress else None
+    tissue = None
+    if spatial and len(c) > LARGE:
+        scan, c, tissue = with_tissue(scan, c)
     plan = Plan(c, scan, settings)
     plan.c = measured_noise(plan)
     prior = plan.t1b_prior if "t1b" in settings.unknown else None
-    joint = fit_subject(plan, scan, level, prior, spatial, (lambda done: progress("fit", done)) if progress else None)
+    if tissue is not None:
+        brain, value = fit_large(plan, scan, tissue, level, prior, told)
+        result = add_spatial(_result(scan, plan, brain.solution, level, notes), plan.c, brain)
+        return add_t1b(result, value, prior)
+    joint = fit_subject(plan, scan, level, prior, spatial, told)
     plan.c = replace(plan.c, noise=joint.noise.astype(np.float32))
     return add_subject(_result(scan, plan, joint.solution, level, notes), plan.c, joint)
 

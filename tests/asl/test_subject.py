@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 from dataclasses import replace
 from functools import cache
@@ -20,6 +21,8 @@ from pinn_engine.asl.subject import tiles as tiling
 from pinn_engine.asl.subject.evidence import find_mode, posterior
 from pinn_engine.asl.subject.factors import ArrivalFactors
 from pinn_engine.errors import InputError
+
+fit_module = importlib.import_module("pinn_engine.asl.fit")  # the name `asl.fit` is the function
 
 
 @cache
@@ -137,6 +140,18 @@ def test_tiles_agree_with_the_whole(monkeypatch):
     assert errors(tiled, p)[0] < 1.5 * errors(small_joint(), p)[0]
     away = np.abs(tiled.maps["att"].value - small_joint().maps["att"].value)[p.mask] / small_joint().maps["att"].std[p.mask]
     assert np.median(away) < 0.5
+
+
+def test_a_large_mask_goes_through_the_joint_fit_of_the_brain(monkeypatch):
+    p = small()
+    monkeypatch.setattr(fit_module, "LARGE", 30)
+    large = asl.fit(p.scan(), preset="infant")
+    assert "desc-focus_probseg" in large.tables
+    assert large.settings["t1b"] == pytest.approx(small_joint().settings["t1b"], abs=0.2 * small_joint().settings["t1b_std"])
+    assert np.ptp(large.maps["t1b"].value[p.mask]) == 0
+    assert large.maps["t1b"].std[p.mask][0] == pytest.approx(large.settings["t1b_std"], rel=0.01)
+    assert errors(large, p)[0] < 2 * errors(small_joint(), p)[0]
+    assert large.scan.notes[0].startswith("T1 of this subject")
 
 
 def test_every_voxel_is_in_one_core():

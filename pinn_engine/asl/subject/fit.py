@@ -22,7 +22,7 @@ from ..scan import Scan
 from .evidence import HIGHEST, LOWEST, SubjectValue, find_mode, posterior
 from .factors import ArrivalFactors
 from .prior import Foci, Prior, centre, find_foci, learn
-from .tiles import Tile, tiles
+from .tiles import HALO, Tile, tiles
 
 TEACHERS = 8  # tiles that noise, scales and T1 are learnt from
 ROUNDS, FOCI_FROM, SEARCH_IN = 6, 2, (1, 3)  # rounds of learning; from which on foci are sought; in which T1 moves
@@ -97,7 +97,7 @@ class Subject:
         place = np.stack(plan.c.voxels, axis=1) * scan.grid.spacing
         wide = np.ptp(place, axis=0) > 0
         self.place = place / (scan.grid.spacing[wide].min() if wide.any() else 1.0)
-        self.tiles = tiles(self.place)
+        self.tiles = tiles(self.place, HALO if spatial else 0.0)
         chosen = np.unique(np.linspace(0, len(self.tiles) - 1, min(len(self.tiles), TEACHERS)).round().astype(int))
         self.teachers = [self.region(Tile(t.voxels[: t.core], t.core)) for t in (self.tiles[k] for k in chosen)]
 
@@ -148,6 +148,19 @@ class Subject:
         self.t1b = float(values[int(np.argmax([self.log_density(float(v)) for v in values]))])
 
 
+def t1b_of(subject: Subject, progress: Callable[[float], None]) -> SubjectValue:
+    """Learn what all tiles share; then the posterior of T1 of blood."""
+    subject.learn(progress)
+    if subject.t1b_prior is None:
+        return SubjectValue.known(subject.t1b)
+    mode, sd = find_mode(subject.log_density, subject.t1b)
+    for region in subject.teachers:
+        region.sites = region.fit(mode, MANY)[0].sites
+    value = posterior(lambda t: subject.log_density(t, final=True), mode, min(sd, float(subject.t1b_prior.sd)))
+    progress((ROUNDS + 2) / (ROUNDS + 4))
+    return value
+
+
 def fit_subject(
     plan: Plan,
     scan: Scan,
@@ -159,14 +172,7 @@ def fit_subject(
     """Fit all voxels of `plan.c`, the curves of `scan`. `t1b_prior` None: T1 of blood is given, `plan.t1b`. `level`: the model error."""
     report = progress or _silently
     subject = Subject(plan, scan, level, t1b_prior, spatial)
-    subject.learn(report)
-    value = SubjectValue.known(subject.t1b)
-    if t1b_prior is not None:
-        mode, sd = find_mode(subject.log_density, subject.t1b)
-        for region in subject.teachers:
-            region.sites = region.fit(mode, MANY)[0].sites
-        value = posterior(lambda t: subject.log_density(t, final=True), mode, min(sd, float(t1b_prior.sd)))
-    report((ROUNDS + 2) / (ROUNDS + 4))
+    value = t1b_of(subject, report)
     nodes = list(zip(value.nodes.tolist(), value.weights.tolist(), strict=True))
     if len(subject.tiles) > 1 and t1b_prior is not None:
         nodes = [(value.mean + z * value.sd, w) for z, w in GAUSS_HERMITE]

@@ -21,16 +21,16 @@ class Tile:
     core: int
 
 
-def tiles(place: np.ndarray) -> list[Tile]:
-    """Tiles of voxels at `place` (V, 3): split in halves across the longest side until they are small."""
+def tiles(place: np.ndarray, halo: float = HALO) -> list[Tile]:
+    """Tiles of voxels at `place` (V, 3), each with its neighbours within `halo`: halves across the longest side until they are small."""
     if len(place) <= WHOLE:
         return [Tile(np.arange(len(place)), len(place))]
     made = []
     for core in _split(place, np.arange(len(place))):
-        distance, _ = cKDTree(place[core]).query(place, distance_upper_bound=HALO + 1e-6)
-        halo = np.setdiff1d(np.flatnonzero(np.isfinite(distance)), core)
-        halo = halo[np.argsort(distance[halo], kind="stable")][: LARGEST - len(core)]
-        made.append(Tile(np.concatenate([core, halo]), len(core)))
+        distance, _ = cKDTree(place[core]).query(place, distance_upper_bound=halo + 1e-6)
+        near = np.setdiff1d(np.flatnonzero(np.isfinite(distance)), core)
+        near = near[np.argsort(distance[near], kind="stable")][: LARGEST - len(core)]
+        made.append(Tile(np.concatenate([core, near]), len(core)))
     return made
 
 
