@@ -23,6 +23,7 @@ from .result import ParameterMap, PerfusionFit
 from .scan import Scan
 from .spatial.fit import fit_spatial, with_tissue
 from .spatial.outputs import add_spatial
+from .weights import equal_weights, report_weights, volume_weights
 
 Progress = Callable[[str, float], None]
 
@@ -43,6 +44,7 @@ def fit(
     device: str = "auto",
     seed: int = 0,
     spatial: bool = False,
+    weigh_volumes: bool = True,
     progress: Progress | None = None,
 ) -> PerfusionFit:
     """CBF and arrival time of every voxel of the mask, with standard deviations.
@@ -52,7 +54,8 @@ def fit(
     scan's typical signal; None: by evidence, at least 5 %); "nlls" is the plain closed form without a prior on ATT. `network`: "features"
     (shared features, output layer eliminated) or "mlp" (one network a voxel, all weights trained). `device`: "auto", "cpu", "cuda[:i]"
     or "mps". `spatial`: fit all voxels together, neighbours of one tissue alike as far as the data support it (docs/spatial.md); tissue
-    classes, and with them T1, come from M0 and the difference signal where no T1 map is given.
+    classes, and with them T1, come from M0 and the difference signal where no T1 map is given. `weigh_volumes`: pairs that lie far from
+    the other repeats of their delay (motion, artefacts) count less; clean scans are not touched.
 
     Raises InputError for unknown option values and where no voxel can be fitted.
 
@@ -63,7 +66,8 @@ def fit(
     """
     notes = list(scan.notes)
     settings = _settings(scan, unknown, model, method, network, model_error, device, seed, notes)
-    c = curves(scan)
+    weights = volume_weights(scan) if weigh_volumes else equal_weights(len(scan.acquisition.pld), "switched off")
+    c = curves(scan, weights.weight)
     if len(c) == 0:
         found = f"{int(scan.mask.sum())} voxels in the mask, none of them usable"
         raise InputError(scan.source, "no voxel can be fitted", found=found, fix="check the mask, M0 and the image for NaN and zeros")
@@ -77,9 +81,9 @@ def fit(
     if method == "pinn":
         level = max(model_error_by_evidence(plan), LEAST_MODEL_ERROR) if model_error is None else model_error
     if tissue is None:
-        return _result(scan, plan, solve(plan, level, progress), level, notes)
+        return report_weights(_result(scan, plan, solve(plan, level, progress), level, notes), weights)
     joint = fit_spatial(plan, scan, tissue, level, (lambda done: progress("fit", done)) if progress else None)
-    return add_spatial(_result(scan, plan, joint.solution, level, notes), plan.c, joint)
+    return report_weights(add_spatial(_result(scan, plan, joint.solution, level, notes), plan.c, joint), weights)
 
 
 def _can_be_spatial(s: Settings, scan: Scan, notes: list[str]) -> bool:

@@ -97,6 +97,7 @@ def quality(fit: PerfusionFit) -> dict[str, object]:
     cbf = fit.maps["cbf"].value[fitted]
     row["cbf_share_negative"] = float(np.mean(cbf < 0)) if cbf.size else None
     row["misfit_median"] = float(np.median(fit.misfit[fitted])) if cbf.size else None
+    row["pairs_doubted"] = fit.settings.get("pairs_doubted")
     row["noise_sd_median"] = fit.settings.get("noise_sd_median")
     row["model_error"] = fit.settings.get("model_error")
     return row

@@ -48,6 +48,8 @@ def add_fit(p: argparse.ArgumentParser) -> None:
     fit.add_argument("--model-error", type=float, metavar="FRACTION", help=error)
     joint = "fit all voxels together: neighbours of one tissue alike as far as the data support it (default: %(default)s)"
     fit.add_argument("--spatial", action=argparse.BooleanOptionalAction, default=False, help=joint)
+    weigh = "pairs far from the other repeats of their delay (motion, artefacts) count less (default: %(default)s)"
+    fit.add_argument("--weigh-volumes", action=argparse.BooleanOptionalAction, default=True, help=weigh)
     fit.add_argument("--device", default="auto", help="auto, cpu, cuda[:i] or mps; default %(default)s")
     fit.add_argument("--seed", type=int, default=0, help="default %(default)s")
     fit.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all cores)")
@@ -56,7 +58,7 @@ def add_fit(p: argparse.ArgumentParser) -> None:
 
 def fit_arguments(call: argparse.Namespace) -> dict[str, Any]:
     """Keyword arguments of `asl.fit`."""
-    keys = ("model", "method", "network", "model_error", "device", "seed", "spatial")
+    keys = ("model", "method", "network", "model_error", "device", "seed", "spatial", "weigh_volumes")
     return {"unknown": tuple(call.unknown.split(","))} | {key: getattr(call, key) for key in keys}
 
 

@@ -28,7 +28,17 @@ def flags(*command: str) -> set[str]:
 @pytest.fixture(scope="module")
 def scans(tmp_path_factory) -> dict[str, dict[str, str]]:
     folder = tmp_path_factory.mktemp("scans")
-    return {"pcasl": write_scan(folder / "pcasl"), "pasl": write_scan(folder / "pasl", labeling="PASL", plds=(0.7, 1.2, 1.7, 2.2))}
+    pasl = write_scan(folder / "pasl", labeling="PASL", plds=(0.7, 1.2, 1.7, 2.2))
+    return {"pcasl": write_scan(folder / "pcasl"), "pasl": pasl, "spoilt": spoil(write_scan(folder / "spoilt"))}
+
+
+def spoil(paths: dict[str, str]) -> dict[str, str]:
+    """The scan with one label image half lost."""
+    image = nib.load(paths["asl"])
+    data = image.get_fdata(dtype=np.float32)
+    data[::2, ..., 5] *= 0.5
+    nib.save(nib.Nifti1Image(data, image.affine, image.header), paths["asl"])
+    return paths
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +70,8 @@ ASL = {  # flag: (scan, standing arguments, its values, a file that must change)
     "--model-error": ("pcasl", (), ("0.6",), CBF),
     "--spatial": ("pcasl", (), (), CBF),
     "--no-spatial": ("pcasl", ("--spatial",), (), CBF),
+    "--weigh-volumes": ("spoilt", ("--no-weigh-volumes",), (), CBF),
+    "--no-weigh-volumes": ("spoilt", (), (), CBF),
     "--seed": ("pcasl", MLP, ("3",), CBF),
     "--labeling": ("pcasl", (), ("casl",), SIDECAR),
     "--label-duration": ("pcasl", (), ("1.5",), CBF),
@@ -223,6 +235,8 @@ DEMO = {  # flag: (values, a file that must change)
     "--model-error": (("0.6",), CBF),
     "--spatial": ((), CBF),
     "--no-spatial": ((), CBF),  # after --spatial, see below
+    "--no-weigh-volumes": ((), SIDECAR),
+    "--weigh-volumes": ((), CBF),  # after --no-weigh-volumes, see below
     "--seed": (("3",), SIDECAR),
 }
 
@@ -237,7 +251,7 @@ def coarse_demo(tmp_path_factory):
     demo.SPACING = kept
 
 
-@pytest.mark.parametrize("flag", [f for f in DEMO if f not in ("--model", "--no-spatial")])
+@pytest.mark.parametrize("flag", [f for f in DEMO if f not in ("--model", "--no-spatial", "--weigh-volumes")])
 def test_flag_of_demo(flag, coarse_demo, tmp_path):
     values, file = DEMO[flag]
     assert run("demo", "asl", "--out", tmp_path, flag, *values) == 0
@@ -245,7 +259,8 @@ def test_flag_of_demo(flag, coarse_demo, tmp_path):
 
 
 def test_the_last_of_spatial_and_no_spatial_counts_in_the_demo(coarse_demo, tmp_path):
-    assert run("demo", "asl", "--out", tmp_path, "--spatial", "--no-spatial") == 0
+    switches = ("--spatial", "--no-spatial", "--no-weigh-volumes", "--weigh-volumes")
+    assert run("demo", "asl", "--out", tmp_path, *switches) == 0
     assert written(tmp_path) == coarse_demo
 
 

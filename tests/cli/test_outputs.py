@@ -32,7 +32,13 @@ NAMES = {  # DESIGN section 3: volumes, then what stands beside them
     "desc-fit_asl": "arbitrary",
     "desc-fitstd_asl": "arbitrary",
 }
-BESIDE = {"sub-01_desc-status_dseg.tsv", "sub-01_desc-qualitycontrol_cbf.tsv", "sub-01_report.html", "dataset_description.json"}
+BESIDE = {
+    "sub-01_desc-weights_asl.tsv",
+    "sub-01_desc-status_dseg.tsv",
+    "sub-01_desc-qualitycontrol_cbf.tsv",
+    "sub-01_report.html",
+    "dataset_description.json",
+}
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from ...core.coarse import CoarseSpace, hats
 from ...core.roughness import Neighbours, Roughness, grid_neighbours
 from ...core.smooth_fit import SmoothFit, SmoothSettings, fit_smooth
 from ...core.solution import identifiability
-from ..curves import Curves, curves
+from ..curves import Curves
 from ..maps import VoxelStatus
 from ..plan import Plan
 from ..scan import Scan
@@ -47,8 +47,7 @@ def with_tissue(scan: Scan, c: Curves) -> tuple[Scan, Curves, Tissue]:
         return scan, c, tissue
     t1 = np.full(scan.mask.shape, scan.acquisition.t1_tissue.number, np.float32)
     t1[c.voxels] = tissue.t1(scan.acquisition.t1_tissue.number)
-    scan = replace(scan, t1_tissue=t1)
-    return scan, curves(scan), tissue
+    return replace(scan, t1_tissue=t1), replace(c, t1_tissue=t1[c.voxels]), tissue
 
 
 def fit_spatial(plan: Plan, scan: Scan, tissue: Tissue, level: float, progress: Callable[[float], None] | None = None) -> SpatialFit:
