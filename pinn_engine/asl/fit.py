@@ -13,9 +13,10 @@ from torch import Tensor
 from .. import __version__
 from ..core import LevenbergMarquardt, Problem, Solution, Status, solve_in_chunks
 from ..errors import InputError
-from .curves import Curves, curves
+from .arterial import ArterialSearch
+from .curves import FLOW, Curves, curves
 from .levels import LEAST_MODEL_ERROR, measured_noise, model_error_by_evidence
-from .maps import ATT, CBF, RELATIVE_CBF, STATUS_MEANING, T1B, VoxelStatus
+from .maps import ABAT, ABV, ATT, CBF, RELATIVE_CBF, STATUS_MEANING, T1B, VoxelStatus
 from .network import VoxelNetworks
 from .plan import ATT_PRIOR, FLOW_PRIOR, T1B_SD, Plan, Settings
 from .problems import FlowProblem
@@ -23,6 +24,7 @@ from .result import ParameterMap, PerfusionFit
 from .scan import Scan
 from .spatial.fit import fit_spatial, with_tissue
 from .spatial.outputs import add_spatial
+from .spatial.tissue import classify
 from .weights import equal_weights, report_weights, volume_weights
 
 Progress = Callable[[str, float], None]
@@ -80,6 +82,11 @@ def fit(
     level = 0.0
     if method == "pinn":
         level = max(model_error_by_evidence(plan), LEAST_MODEL_ERROR) if model_error is None else model_error
+    if "abv" in settings.unknown and scan.m0 is not None:
+        share = (
+            tissue.share if tissue else classify(c, scan.m0[c.voxels], c.t1_tissue, np.stack(c.voxels, axis=1) * scan.grid.spacing).share
+        )
+        plan.arterial = ArterialSearch(plan, scan.mask.shape, scan.grid.spacing, share).prior()
     if tissue is None:
         return report_weights(_result(scan, plan, solve(plan, level, progress), level, notes), weights)
     joint = fit_spatial(plan, scan, tissue, level, (lambda done: progress("fit", done)) if progress else None)
@@ -91,8 +98,10 @@ def _can_be_spatial(s: Settings, scan: Scan, notes: list[str]) -> bool:
     if s.unknown == ("cbf",) and len(np.unique(scan.acquisition.times.round(6))) < 2:
         notes.append("One delay: every voxel is fitted by itself.")
         return False
-    if set(s.unknown) != {"cbf", "att"}:
-        raise InputError(scan.source, "--spatial fits cbf and att", found=",".join(s.unknown), fix="give --unknown cbf,att or --no-spatial")
+    if set(s.unknown) - {"abv"} != {"cbf", "att"}:
+        raise InputError(
+            scan.source, "--spatial fits cbf, att and abv", found=",".join(s.unknown), fix="give --unknown cbf,att or --no-spatial"
+        )
     if uses_networks(s):
         raise InputError(scan.source, "--spatial works with --network features", found=s.network, fix="leave --network out")
     return True
@@ -105,7 +114,7 @@ def _settings(scan, unknown, model, method, network, model_error, device, seed, 
     _one_of(scan, "--method", method, ("pinn", "nlls"))
     _one_of(scan, "--network", network, ("features", "mlp"))
     for name in wanted:
-        _one_of(scan, "--unknown", name, ("cbf", "att", "t1b"))
+        _one_of(scan, "--unknown", name, ("cbf", "att", "t1b", "abv"))
     if "cbf" not in wanted:
         raise InputError(scan.source, "--unknown must include cbf", found=",".join(wanted) or "nothing", fix="give e.g. --unknown cbf,att")
     if model_error is not None and not 0 < model_error <= 10:
@@ -122,11 +131,27 @@ def _settings(scan, unknown, model, method, network, model_error, device, seed, 
     elif delays < len(wanted) + 1 and "t1b" in wanted:
         fix = "leave t1b out of --unknown"
         raise InputError(scan.source, f"{delays} delays cannot determine {len(wanted)} unknowns", found=",".join(wanted), fix=fix)
+    if "abv" in wanted:
+        _can_have_arteries(scan, wanted, method, network, delays)
     if network == "mlp" and delays < 2:
         notes.append("With one delay nothing but the flow is unknown: the shared-feature network is used.")
         network = "features"
     chunk = NETWORK_CHUNK if network == "mlp" and method == "pinn" else Settings.chunk
     return Settings(wanted, model, method, network, model_error, resolve_device(device, scan.source), seed=seed, chunk=chunk)
+
+
+def _can_have_arteries(scan: Scan, wanted: tuple[str, ...], method: str, network: str, delays: int) -> None:
+    """InputError where arterial blood volume cannot be fitted."""
+    reasons = {
+        f"{delays} distinct delays, 3 are needed": delays < 3,
+        "no usable M0, without which a blood volume has no unit": scan.m0 is None,
+        "no att among the unknowns": "att" not in wanted,
+        "t1b is asked for as well": "t1b" in wanted,
+        "--network mlp": method == "pinn" and network == "mlp",
+    }
+    for reason, holds in reasons.items():
+        if holds:
+            raise InputError(scan.source, "abv cannot be fitted here", found=reason, fix="leave abv out of --unknown, or change that")
 
 
 def _one_of(scan: Scan, option: str, value: str, allowed: tuple[str, ...]) -> None:
@@ -158,7 +183,8 @@ def solve(plan: Plan, model_error: float, progress: Progress | None = None) -> S
         data, precision = plan.whitened(rows, plan.tables, level)
         unknowns = plan.unknowns()
         values = {"att": att, "t1b": torch.full_like(att, plan.t1b)}
-        return FlowProblem(plan.prediction(rows), data, precision, unknowns, plan.flow_sd), unknowns.internal(values)
+        problem = FlowProblem(plan.prediction(rows), data, precision, unknowns, plan.flow_sd, plan.marginal(rows, precision))
+        return problem, unknowns.internal(values)
 
     report = (lambda done: progress("fit", done)) if progress else None
     solver = NETWORK_SOLVER if networks else SOLVER
@@ -172,14 +198,17 @@ def uses_networks(s: Settings) -> bool:
     return s.method == "pinn" and s.network == "mlp"
 
 
-def fitted_curves(plan: Plan, solution: Solution, model_error: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def fitted_curves(plan: Plan, solution: Solution, model_error: float) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Fitted data points (V, K), their sd (V, K), both in flow units, and the misfit (V,): rms of the whitened residual.
+
+    And arterial blood volume with its sd (2, V), in flow units; zeros where it was not sought.
 
     The curve is the network's where there is one: it lies between the closed form and the data, as far as the model error allows.
     """
     level = model_error * plan.equation_unit
     shape = (len(plan.c), len(plan.c.times))
     fitted, sd, misfit = np.zeros(shape, np.float32), np.zeros(shape, np.float32), np.zeros(shape[0], np.float32)
+    volume = np.zeros((2, shape[0]), np.float32)
     free = max(len(plan.c.times) - len(solution.names), 1)
     for rows in plan.chunks():
         at = rows.to(solution.theta.device)
@@ -188,22 +217,28 @@ def fitted_curves(plan: Plan, solution: Solution, model_error: float) -> tuple[n
         att = solution.values["att"][at] if "att" in solution.values else torch.full_like(cbf[:, 0], plan.att_fixed)
         t1b = solution.values["t1b"][at] if "t1b" in solution.values else torch.full_like(cbf[:, 0], plan.t1b)
         signal, slopes = plan.prediction(rows)(att.unsqueeze(1), t1b.unsqueeze(1))
-        residual = data - cbf * signal
-        noise = torch.as_tensor(plan.c.noise[rows.numpy()]).to(data).unsqueeze(1)
-        curve = cbf * signal + (1 - (noise * precision) ** 2) * residual
         columns = torch.stack([signal, *(cbf * slopes[name] for name in solution.names if name != "cbf")], dim=2)
+        arterial = torch.zeros_like(data)
+        if (marginal := plan.marginal(rows, precision)) is not None:
+            white, covariance = columns * precision.unsqueeze(2), solution.covariance[at].to(data)
+            found = marginal.estimate((data - cbf * signal) * precision, white, covariance)
+            volume[:, rows.numpy()] = torch.stack([found[0].clamp_min(0), found[1]]).cpu().numpy()
+            arterial = found[0].clamp_min(0).unsqueeze(1) * marginal.column / precision
+        residual = data - cbf * signal - arterial
+        noise = torch.as_tensor(plan.c.noise[rows.numpy()]).to(data).unsqueeze(1)
+        curve = cbf * signal + arterial + (1 - (noise * precision) ** 2) * residual
         back = plan.rows_of(rows, plan.tables.inverse).to(data)
         columns = back.transpose(1, 2) @ columns
         spread = ((columns @ solution.covariance[at].to(data)) * columns).sum(dim=2).clamp_min(0).sqrt()
         fitted[rows.numpy()] = (curve.unsqueeze(1) @ back).squeeze(1).cpu().numpy()
         sd[rows.numpy()] = spread.cpu().numpy()
         misfit[rows.numpy()] = ((residual * precision).square().sum(dim=1) / free).sqrt().cpu().numpy()
-    return fitted, sd, misfit
+    return fitted, sd, misfit, volume
 
 
 def _result(scan: Scan, plan: Plan, solution: Solution, model_error: float, notes: list[str]) -> PerfusionFit:
     c, s = plan.c, plan.s
-    fitted, fitted_sd, misfit = fitted_curves(plan, solution, model_error)
+    fitted, fitted_sd, misfit, arterial = fitted_curves(plan, solution, model_error)
     status, maps = np.zeros(scan.mask.shape, np.uint8), {}
     status[scan.mask] = VoxelStatus.NOT_FINITE
     if scan.m0 is not None:
@@ -215,6 +250,9 @@ def _result(scan: Scan, plan: Plan, solution: Solution, model_error: float, note
     for name in solution.names:
         value, sd = solution.values[name].cpu().numpy(), solution.std(name).cpu().numpy()
         maps[name] = ParameterMap(kinds[name], *(_volume(scan, c, x, usable) for x in (value, np.minimum(sd, widest.get(name, np.inf)))))
+    if plan.arterial is not None:
+        maps["abv"] = ParameterMap(ABV, *(_volume(scan, c, x, usable) for x in arterial / FLOW))
+        maps["abat"] = ParameterMap(ABAT, *(_volume(scan, c, x.numpy(), usable) for x in (plan.arterial.abat, plan.arterial.abat_sd)))
     left_out = int(scan.mask.sum()) - len(c)
     if left_out:
         notes.append(f"{left_out} of {int(scan.mask.sum())} mask voxels were left out: their data are not finite or have no usable M0.")
@@ -269,6 +307,8 @@ def _told(plan: Plan, solution: Solution, model_error: float) -> dict[str, objec
         told |= {"network": s.network, "model_error": model_error, "model_error_origin": "evidence" if s.model_error is None else "option"}
         told |= {"att_prior_mean": mean, "att_prior_sd": sd} if "att" in solution.names else {}
     told |= {"t1b_prior_sd": T1B_SD} if "t1b" in solution.names else {}
+    if plan.arterial is not None:
+        told |= {"unknown": [*solution.names, "abv"], "arterial_share": plan.arterial.share}
     told["flow_prior_sd"] = f"{FLOW_PRIOR:g} typical flows of the scan ({plan.flow_sd:.4g})"
     told["noise_sd_median"] = float(np.median(c.noise / c.scale))
     told["noise_origin"] = f"repeats ({c.degrees} degrees of freedom a voxel)" if c.degrees else "residuals of the closed form"

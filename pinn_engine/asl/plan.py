@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..core import Fixed, Free, Gaussian, Unknowns
 from .arrival import best_start, log_evidence
+from .arterial import ArterialPrior, Marginal, arterial_curve
 from .collocation import collocate, reduced_network
 from .curves import Curves
 from .kinetics import OUTFLOW, Kinetics, apparent_t1, kinetics
@@ -87,6 +88,7 @@ class Plan:
         self.flow = c.amplitude / (float(unit.square().mean().sqrt()) or 1.0)  # typical flow of the scan
         self.flow_sd = FLOW_PRIOR * self.flow
         self.collocation = collocate(self.times, self.tau, self.group_delay, SPACING[s.network])
+        self.arterial: ArterialPrior | None = None  # where arterial blood volume is sought
         self.tables = (self._network_tables() if s.method == "pinn" else self.closed_tables()).to(self.device, self.dtype)
 
     def _group_voxels(self, t1_default: float) -> None:
@@ -184,9 +186,21 @@ class Plan:
         rotated = data @ rotation[0] if rotation.shape[0] == 1 else (data.unsqueeze(1) @ rotation).squeeze(1)
         return rotated, (noise.unsqueeze(1) ** 2 + model_error**2 * self.rows_of(rows, tables.spread)).rsqrt()
 
+    def marginal(self, rows: Tensor, precision: Tensor) -> Marginal | None:
+        """The whitened arterial curve of some voxels and the prior of its volume; None where none is sought."""
+        if self.arterial is None:
+            return None
+        a, t = self.arterial, self.times + self.group_delay[self.group[rows]].unsqueeze(1)
+        curve = arterial_curve(self.labeling, t, self.tau, a.abat[rows].unsqueeze(1).to(t), self.t1b).to(precision)
+        rotation = self.rows_of(rows, self.tables.rotation)
+        rotated = curve @ rotation[0] if rotation.shape[0] == 1 else (curve.unsqueeze(1) @ rotation).squeeze(1)
+        return Marginal(rotated * precision, a.mean[rows].to(precision), a.sd[rows].to(precision))
+
     def start(self, rows: Tensor, tables: Tables, model_error: float) -> tuple[Tensor, Tensor]:
         """Best arrival time of the grid and its flow, each (B,)."""
         data, precision = self.whitened(rows, tables, model_error)
+        if (marginal := self.marginal(rows, precision)) is not None:
+            data = data - marginal.mean.unsqueeze(1) * marginal.column / precision
         return best_start(data, precision, self.rows_of(rows, tables.grid), self.att.to(data), self.log_prior.to(data), self.flow_sd)
 
     def evidence(self, rows: Tensor, model_error: float) -> float:

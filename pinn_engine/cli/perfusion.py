@@ -39,7 +39,7 @@ def add(commands) -> None:
 def add_fit(p: argparse.ArgumentParser) -> None:
     """The options of the fit itself, shared with the demo."""
     fit = p.add_argument_group("fit")
-    fit.add_argument("--unknown", default="cbf,att", metavar="LIST", help="cbf[,att][,t1b]; default %(default)s")
+    fit.add_argument("--unknown", default="cbf,att", metavar="LIST", help="cbf[,att][,t1b][,abv]; default %(default)s")
     fit.add_argument("--model", choices=("buxton", "simplified"), default="buxton", help="default %(default)s")
     fit.add_argument("--method", choices=("pinn", "nlls"), default="pinn", help="nlls: the plain closed form; default %(default)s")
     network = "features: shared features; mlp: a network trained for each voxel; default %(default)s"

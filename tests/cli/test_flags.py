@@ -106,6 +106,14 @@ def test_flag_of_asl(flag, scans, plain, tmp_path):
     assert after[SIDECAR] != before[SIDECAR]  # every value used is written with its origin
 
 
+def test_arterial_blood_volume_is_written(scans, tmp_path):
+    assert run("asl", scans["pcasl"]["asl"], "--out", tmp_path, "--unknown", "cbf,att,abv") == 0
+    units = {
+        name: json.loads(written(tmp_path)[f"sub-01_{name}.json"])["Units"] for name in ("abv", "abat", "desc-std_abv", "desc-std_abat")
+    }
+    assert units == {"abv": "fraction", "abat": "s", "desc-std_abv": "fraction", "desc-std_abat": "s"}
+
+
 CHANGES = {  # flag and value: what CBF must do, as a factor
     ("--alpha", "0.425"): 2.0,
     ("--m0-scale", "2"): 0.5,
