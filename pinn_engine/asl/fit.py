@@ -19,6 +19,7 @@ from .levels import LEAST_MODEL_ERROR, measured_noise, model_error_by_evidence
 from .maps import ABAT, ABV, ATT, CBF, RELATIVE_CBF, STATUS_MEANING, T1B, VoxelStatus
 from .network import VoxelNetworks
 from .plan import ATT_PRIOR, FLOW_PRIOR, T1B_SD, Plan, Settings
+from .plausibility import scaling_cause
 from .problems import FlowProblem
 from .result import ParameterMap, PerfusionFit
 from .scan import Scan
@@ -75,8 +76,9 @@ def fit(
         raise InputError(scan.source, "no voxel can be fitted", found=found, fix="check the mask, M0 and the image for NaN and zeros")
     together = spatial and _can_be_spatial(settings, scan, notes)
     tissue = None
-    if together:
-        scan, c, tissue = with_tissue(scan, c)
+    if together or scan.tissue is not None:
+        scan, c, classes = with_tissue(scan, c)
+        tissue = classes if together else None
     plan = Plan(c, scan, settings)
     plan.c = measured_noise(plan)
     level = 0.0
@@ -95,7 +97,7 @@ def fit(
 
 def _can_be_spatial(s: Settings, scan: Scan, notes: list[str]) -> bool:
     """The joint fit is of flow and arrival time; InputError where something else was asked for, a note where there is one delay only."""
-    if s.unknown == ("cbf",) and len(np.unique(scan.acquisition.times.round(6))) < 2:
+    if (s.unknown == ("cbf",) or scan.arrival is not None) and len(np.unique(scan.acquisition.times.round(6))) < 2:
         notes.append("One delay: every voxel is fitted by itself.")
         return False
     if set(s.unknown) - {"abv"} != {"cbf", "att"}:
@@ -124,13 +126,21 @@ def _settings(scan, unknown, model, method, network, model_error, device, seed, 
     acquisition = scan.acquisition
     delays = len(np.unique(np.stack([acquisition.pld, acquisition.label_duration]).round(6), axis=1).T)
     if delays < 2:
-        wanted = ("cbf",)
+        wanted = ("cbf",) if scan.arrival is None else ("cbf", "att")
         notes.append(
-            "One delay cannot tell arrival time: CBF is by the consensus formula (T1 of tissue = T1 of blood), no ATT map is written."
+            f"One delay: CBF is fitted with the arrival time of {scan.arrival.file} as prior (sd {scan.arrival.sd:g} s), whose uncertainty "
+            "its interval contains; no ATT map is written."
+            if scan.arrival is not None
+            else "One delay cannot tell arrival time: CBF is by the consensus formula (T1 of tissue = T1 of blood), no ATT map is written."
         )
     elif delays < len(wanted) + 1 and "t1b" in wanted:
         fix = "leave t1b out of --unknown"
         raise InputError(scan.source, f"{delays} delays cannot determine {len(wanted)} unknowns", found=",".join(wanted), fix=fix)
+    if delays > 1 and scan.arrival is not None:
+        fix = "leave --att-map out: these data tell arrival time"
+        raise InputError(scan.source, "--att-map is for scans of a single delay", found=f"{delays} delays", fix=fix)
+    if acquisition.flip_angle is not None and network == "mlp" and method == "pinn":
+        raise InputError(scan.source, "--network mlp does not know Look-Locker readouts", found="LookLocker", fix="leave --network out")
     if "abv" in wanted:
         _can_have_arteries(scan, wanted, method, network, delays)
     if network == "mlp" and delays < 2:
@@ -147,6 +157,7 @@ def _can_have_arteries(scan: Scan, wanted: tuple[str, ...], method: str, network
         "no usable M0, without which a blood volume has no unit": scan.m0 is None,
         "no att among the unknowns": "att" not in wanted,
         "t1b is asked for as well": "t1b" in wanted,
+        "a Look-Locker readout": scan.acquisition.flip_angle is not None,
         "--network mlp": method == "pinn" and network == "mlp",
     }
     for reason, holds in reasons.items():
@@ -181,7 +192,7 @@ def solve(plan: Plan, model_error: float, progress: Progress | None = None) -> S
         if networks:
             return networks.problem(rows, level, att, flow)
         data, precision = plan.whitened(rows, plan.tables, level)
-        unknowns = plan.unknowns()
+        unknowns = plan.unknowns(rows)
         values = {"att": att, "t1b": torch.full_like(att, plan.t1b)}
         problem = FlowProblem(plan.prediction(rows), data, precision, unknowns, plan.flow_sd, plan.marginal(rows, precision))
         return problem, unknowns.internal(values)
@@ -248,6 +259,8 @@ def _result(scan: Scan, plan: Plan, solution: Solution, model_error: float, note
     kinds = {"cbf": CBF if scan.m0 is not None else RELATIVE_CBF, "att": ATT, "t1b": T1B}
     widest = {"att": plan.att_max, "t1b": plan.t1b}  # sd of something bounded cannot exceed its range
     for name in solution.names:
+        if name == "att" and scan.arrival is not None:
+            continue  # one delay says nothing about it: it would be the given map
         value, sd = solution.values[name].cpu().numpy(), solution.std(name).cpu().numpy()
         maps[name] = ParameterMap(kinds[name], *(_volume(scan, c, x, usable) for x in (value, np.minimum(sd, widest.get(name, np.inf)))))
     if plan.arterial is not None:
@@ -263,6 +276,8 @@ def _result(scan: Scan, plan: Plan, solution: Solution, model_error: float, note
         )
     if "t1b" in solution.names and float(solution.std("t1b").median()) > PRIOR_DOMINATED * T1B_SD:
         notes.append("These delays do not determine T1 of blood: its map and standard deviation are the prior's.")
+    if scan.m0 is not None and len(c) and (cause := scaling_cause(_grey_median(scan, c, maps["cbf"].value[c.voxels]))):
+        notes.append(cause)
     to_scanner = (1 / c.scale)[:, None]
     return PerfusionFit(
         scan=replace(scan, notes=tuple(notes)),
@@ -281,9 +296,20 @@ def _result(scan: Scan, plan: Plan, solution: Solution, model_error: float, note
     )
 
 
+def _grey_median(scan: Scan, c: Curves, cbf: np.ndarray) -> float:
+    """Median CBF of grey matter by tissue maps or T1; where neither is known, of the mask's better perfused half."""
+    if scan.tissue is not None:
+        grey = scan.tissue[c.voxels][:, 0] > 0.5
+    elif c.t1_tissue is not None:
+        grey = classify(c, None, c.t1_tissue, np.zeros((len(c), 3))).share[:, 0] > 0.5
+    else:
+        grey = np.abs(cbf) >= np.median(np.abs(cbf))
+    return float(np.median(cbf[grey] if grey.any() else cbf))
+
+
 def _voxel_status(plan: Plan, solution: Solution) -> np.ndarray:
     status = solution.status.cpu().numpy().copy()
-    if "att" in solution.names and plan.att_prior is not None:
+    if "att" in solution.names and plan.att_prior is not None and plan.known_att is None:
         silent = solution.std("att").cpu().numpy() > PRIOR_DOMINATED * float(plan.att_prior.sd)
         status[silent & (status == Status.CONVERGED)] = VoxelStatus.PRIOR_DOMINATED
     return status
@@ -303,7 +329,7 @@ def _told(plan: Plan, solution: Solution, model_error: float) -> dict[str, objec
     c, s = plan.c, plan.s
     told: dict[str, object] = {"method": s.method, "model": s.model, "unknown": list(solution.names), "seed": s.seed, "device": s.device}
     if s.method == "pinn":
-        mean, sd = ATT_PRIOR[plan.labeling]
+        mean, sd = ATT_PRIOR[plan.labeling] if plan.known_att is None else ("--att-map", plan.att_prior.sd)  # type: ignore[union-attr]
         told |= {"network": s.network, "model_error": model_error, "model_error_origin": "evidence" if s.model_error is None else "option"}
         told |= {"att_prior_mean": mean, "att_prior_sd": sd} if "att" in solution.names else {}
     told |= {"t1b_prior_sd": T1B_SD} if "t1b" in solution.names else {}

@@ -48,15 +48,22 @@ class ClosedForm:
     times: Tensor  # (B or 1, K)
     tau: Tensor  # (K,)
     root: Tensor  # (K,) square root of the repeats
+    train: Tensor | None = None  # (B or 1, K, K) of a Look-Locker readout
 
     def __call__(self, att: Tensor, t1b: Tensor) -> tuple[Tensor, Derivatives]:
         model = transposed(self.model)  # voxels last in memory, see `batch_last`
         signal, slopes = model.closed_form(self.times.T, self.tau.unsqueeze(1), att.T, t1b.T)
-        root = self.root.unsqueeze(1)
-        return (signal * root).T, {name: (slope * root).T for name, slope in slopes.items()}
+        return self._seen(signal), {name: self._seen(slope) for name, slope in slopes.items()}
+
+    def _seen(self, curve: Tensor) -> Tensor:
+        """(K, B) curves as read, (B, K)."""
+        if self.train is not None:
+            curve = self.train[0] @ curve if self.train.shape[0] == 1 else torch.einsum("bkl,lb->kb", self.train, curve)
+        return (curve * self.root.unsqueeze(1)).T
 
     def take(self, rows: Tensor) -> ClosedForm:
-        return ClosedForm(take_kinetics(self.model, rows), pick(self.times, rows), self.tau, self.root)
+        train = None if self.train is None else pick(self.train, rows)
+        return ClosedForm(take_kinetics(self.model, rows), pick(self.times, rows), self.tau, self.root, train)
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from . import mask as masks
 from . import volumes as volume_types
 from .acquisition import Acquisition, AcquisitionOptions, Sourced, build
 from .calibration import Series, calibrate
+from .priors import ArrivalMap, read_arrival, read_tissue
 
 MODELS = ("buxton", "simplified")
 
@@ -39,6 +40,8 @@ class Scan:
     source: str  # file name of the input
     m0: np.ndarray | None = None
     t1_tissue: np.ndarray | None = None
+    tissue: np.ndarray | None = None  # (X, Y, Z, 3) probabilities of GM, WM, CSF where maps were given
+    arrival: ArrivalMap | None = None  # known beforehand, for a single delay
     notes: tuple[str, ...] = field(default_factory=tuple)  # plain sentences for the log and the report
 
 
@@ -48,14 +51,21 @@ def read(
     m0: str | PathLike[str] | float | None = None,
     mask: str | PathLike[str] | None = None,
     t1_map: str | PathLike[str] | None = None,
+    tissue: str | PathLike[str] | Sequence[str | PathLike[str]] | None = None,
+    att_map: str | PathLike[str] | None = None,
+    att_sd: float | None = None,
     m0_scale: float = 1.0,
+    m0_region: str | PathLike[str] | None = None,
+    m0_tissue: str | None = None,
     options: AcquisitionOptions | None = None,
     model: str = "buxton",
 ) -> Scan:
     """Read an ASL series (NIfTI, with its BIDS sidecar and aslcontext.tsv where they stand) into a scan that can be fitted.
 
     `m0` is tissue M0: a number, an image, or "control" for the mean control; None takes what the sidecar says. `mask`, `t1_map` (s) are
-    images on the series' grid. `options` replace or override the sidecar. Raises InputError, one line, for anything that cannot be used.
+    images on the series' grid. `tissue`: probabilities of GM, WM, CSF (a 4-D image, or three), from which T1 follows. `att_map` (s) with
+    its sd `att_sd` (s): arrival known beforehand, for a single delay. `m0_region`: a mask in which `m0_tissue` (csf, wm, gm) gives one M0
+    for all voxels. `options` replace or override the sidecar. Raises InputError, one line, for anything that cannot be used.
 
     >>> scan = read("sub-01_asl.nii.gz")  # doctest: +SKIP
     """
@@ -81,7 +91,13 @@ def read(
         partition=acquisition.partition.number,
         t1_tissue=acquisition.t1_tissue.number if t1_tissue is None else t1_tissue,
         notes=notes,
+        region=m0_region,
+        region_tissue=m0_tissue or "csf",
     )
+    if m0_tissue is not None and m0_region is None:
+        raise InputError("--m0-tissue", "says what --m0-region is", found="no --m0-region", fix="give --m0-region FILE")
+    if att_sd is not None and att_map is None:
+        raise InputError("--att-sd", "is the uncertainty of --att-map", found="no --att-map", fix="give --att-map FILE")
     origins = {**acquisition.origins, **calibration.origins}
     brain, origins["mask"] = _mask(mask, calibration.image, volumes, types, difference, grid, path, acquisition.slice_axis)
     if impossible is not None and (count := int((impossible & brain).sum())):
@@ -99,6 +115,8 @@ def read(
         source=path.replace("\\", "/").rsplit("/", 1)[-1],
         m0=calibration.m0,
         t1_tissue=t1_tissue,
+        tissue=None if tissue is None else read_tissue(tissue, grid),
+        arrival=None if att_map is None else read_arrival(att_map, att_sd, grid),
         notes=tuple(notes),
     )
 

@@ -25,12 +25,21 @@ def add(commands) -> None:
     timing.add_argument("--tis", type=numbers, metavar="S,S…", help="PASL inversion times, one a volume or one a pair")
     timing.add_argument("--bolus-duration", type=numbers, metavar="S", help="PASL bolus duration (TI1)")
     timing.add_argument("--volumes", choices=("control-label", "label-control", "deltam"), help="order of the volumes")
+    timing.add_argument("--flip-angle", type=float, metavar="DEG", help="Look-Locker readout: flip angle of every excitation")
     timing.add_argument("--slice-timing", type=numbers, metavar="S[,S…]", help="2-D: one a slice, or the time from slice to slice")
     constants = p.add_argument_group("constants (default: sidecar, else cited values; each is written with its origin)")
     constants.add_argument("--alpha", type=float, help="labelling efficiency, background suppression included")
     constants.add_argument("--t1b", type=float, metavar="S", help="T1 of arterial blood")
     constants.add_argument("--t1-tissue", type=float, metavar="S", help="T1 of tissue, one for all voxels")
     constants.add_argument("--t1-map", metavar="FILE", help="T1 of tissue in every voxel, s, on the scan's grid")
+    tissue = "probabilities of GM, WM and CSF: a 4-D image or three images; T1 follows, and the classes of --spatial"
+    constants.add_argument("--tissue", metavar="FILE[,FILE,FILE]", help=tissue)
+    known = "arrival time known beforehand, s, for a single delay: a prior, no ATT map is written"
+    constants.add_argument("--att-map", metavar="FILE", help=known)
+    constants.add_argument("--att-sd", type=float, metavar="S", help="uncertainty of --att-map, default 0.2 s")
+    region = "mask in which M0 is measured, one value for all voxels instead of each voxel's own"
+    constants.add_argument("--m0-region", metavar="FILE", help=region)
+    constants.add_argument("--m0-tissue", choices=("csf", "wm", "gm"), help="what --m0-region holds, default csf")
     constants.add_argument("--lambda", dest="partition", type=float, metavar="ML/G", help="brain/blood partition coefficient")
     constants.add_argument("--m0-scale", type=float, default=1.0, metavar="FACTOR", help="M0 is multiplied by this (vendor scaling)")
     p.set_defaults(run=run)
@@ -76,10 +85,11 @@ def run(call: argparse.Namespace) -> int:
     from ..asl.acquisition import AcquisitionOptions
 
     set_threads(call.threads)
-    timings = ("labeling", "label_duration", "plds", "tis", "bolus_duration", "volumes", "slice_timing")
+    timings = ("labeling", "label_duration", "plds", "tis", "bolus_duration", "volumes", "slice_timing", "flip_angle")
     constants = ("alpha", "t1b", "t1_tissue", "partition")
     options = AcquisitionOptions(**{key: getattr(call, key) for key in timings + constants})
-    read = {"m0": call.m0, "mask": call.mask, "t1_map": call.t1_map, "m0_scale": call.m0_scale, "options": options, "model": call.model}
+    named = ("m0", "mask", "t1_map", "tissue", "att_map", "att_sd", "m0_scale", "m0_region", "m0_tissue", "model")
+    read = {key: getattr(call, key) for key in named} | {"options": options}
     return finish(run_one(Task(call.input, call.out, read, fit_arguments(call)), reporter(call.progress)))
 
 

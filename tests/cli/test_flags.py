@@ -29,7 +29,8 @@ def flags(*command: str) -> set[str]:
 def scans(tmp_path_factory) -> dict[str, dict[str, str]]:
     folder = tmp_path_factory.mktemp("scans")
     pasl = write_scan(folder / "pasl", labeling="PASL", plds=(0.7, 1.2, 1.7, 2.2))
-    return {"pcasl": write_scan(folder / "pcasl"), "pasl": pasl, "spoilt": spoil(write_scan(folder / "spoilt"))}
+    single = write_scan(folder / "single", plds=(1.8,))
+    return {"pcasl": write_scan(folder / "pcasl"), "pasl": pasl, "single": single, "spoilt": spoil(write_scan(folder / "spoilt"))}
 
 
 def spoil(paths: dict[str, str]) -> dict[str, str]:
@@ -49,14 +50,14 @@ def plain(scans, tmp_path_factory):
     def get(kind: str, standing: tuple[str, ...] = ()) -> dict[str, bytes]:
         if (kind, standing) not in done:
             out = tmp_path_factory.mktemp("plain")
-            assert run("asl", scans[kind]["asl"], "--out", out, *standing) == 0
+            assert run("asl", scans[kind]["asl"], "--out", out, *(word.format(**scans[kind]) for word in standing)) == 0
             done[kind, standing] = written(out)
         return done[kind, standing]
 
     return get
 
 
-CBF, ATT, MASK = (f"sub-01_{name}.nii.gz" for name in ("cbf", "att", "desc-brain_mask"))
+CBF, ATT, MASK, STD = (f"sub-01_{name}.nii.gz" for name in ("cbf", "att", "desc-brain_mask", "desc-std_cbf"))
 SIDECAR = "sub-01_cbf.json"
 MLP = ("--network", "mlp")
 
@@ -84,6 +85,12 @@ ASL = {  # flag: (scan, standing arguments, its values, a file that must change)
     "--t1b": ("pcasl", (), ("1.5",), CBF),
     "--t1-tissue": ("pcasl", (), ("1.1",), CBF),
     "--t1-map": ("pcasl", (), ("{t1}",), CBF),
+    "--tissue": ("pcasl", (), ("{tissue_maps}",), CBF),
+    "--att-map": ("single", (), ("{att}",), CBF),
+    "--att-sd": ("single", ("--att-map", "{att}"), ("0.5",), STD),
+    "--m0-region": ("pcasl", (), ("{half}",), CBF),
+    "--m0-tissue": ("pcasl", ("--m0-region", "{half}"), ("wm",), CBF),
+    "--flip-angle": ("pcasl", (), ("30",), CBF),
     "--lambda": ("pcasl", (), ("0.98",), CBF),
     "--m0-scale": ("pcasl", (), ("2.0",), CBF),
 }
@@ -100,7 +107,7 @@ def test_every_flag_has_a_test():
 @pytest.mark.parametrize("flag", ASL)
 def test_flag_of_asl(flag, scans, plain, tmp_path):
     kind, standing, values, file = ASL[flag]
-    assert run("asl", scans[kind]["asl"], "--out", tmp_path, *standing, flag, *(v.format(**scans[kind]) for v in values)) == 0
+    assert run("asl", scans[kind]["asl"], "--out", tmp_path, *(v.format(**scans[kind]) for v in (*standing, flag, *values))) == 0
     after, before = written(tmp_path), plain(kind, standing)
     assert after.get(file) != before[file]
     assert after[SIDECAR] != before[SIDECAR]  # every value used is written with its origin
