@@ -33,6 +33,7 @@ Progress = Callable[[str, float], None]
 SOLVER = LevenbergMarquardt(steps=40, absolute=1e-5, smallest_step=1e-4)
 NETWORK_SOLVER = LevenbergMarquardt(steps=24, absolute=1e-3, smallest_step=1e-4)
 NETWORK_CHUNK = 2048  # a network's Jacobian is about a hundred times a curve's
+CLEARLY_ARTERIAL = 0.003  # blood volume that is worth a count
 PRIOR_DOMINATED = 0.9  # posterior sd per prior sd above which the data have said nothing
 
 
@@ -233,7 +234,8 @@ def fitted_curves(plan: Plan, solution: Solution, model_error: float) -> tuple[n
         if (marginal := plan.marginal(rows, precision)) is not None:
             white, covariance = columns * precision.unsqueeze(2), solution.covariance[at].to(data)
             found = marginal.estimate((data - cbf * signal) * precision, white, covariance)
-            volume[:, rows.numpy()] = torch.stack([found[0].clamp_min(0), found[1]]).cpu().numpy()
+            known = torch.maximum(found[1], marginal.sd)  # the prior has seen the voxel's data already: no second gain from them
+            volume[:, rows.numpy()] = torch.stack([found[0].clamp_min(0), known]).cpu().numpy()
             arterial = found[0].clamp_min(0).unsqueeze(1) * marginal.column / precision
         residual = data - cbf * signal - arterial
         noise = torch.as_tensor(plan.c.noise[rows.numpy()]).to(data).unsqueeze(1)
@@ -264,6 +266,10 @@ def _result(scan: Scan, plan: Plan, solution: Solution, model_error: float, note
         value, sd = solution.values[name].cpu().numpy(), solution.std(name).cpu().numpy()
         maps[name] = ParameterMap(kinds[name], *(_volume(scan, c, x, usable) for x in (value, np.minimum(sd, widest.get(name, np.inf)))))
     if plan.arterial is not None:
+        count = int((arterial[0] > CLEARLY_ARTERIAL * FLOW).sum())
+        notes.append(
+            f"Arterial blood volume is above {100 * CLEARLY_ARTERIAL:g} % in {count} voxels; elsewhere its arrival time is the prior's."
+        )
         maps["abv"] = ParameterMap(ABV, *(_volume(scan, c, x, usable) for x in arterial / FLOW))
         maps["abat"] = ParameterMap(ABAT, *(_volume(scan, c, x.numpy(), usable) for x in (plan.arterial.abat, plan.arterial.abat_sd)))
     left_out = int(scan.mask.sum()) - len(c)
