@@ -9,7 +9,7 @@ from os import PathLike, fspath
 import numpy as np
 
 from ..errors import InputError
-from ..files import nifti
+from ..files import load as images
 from ..files.grid import Grid
 
 Path_ = str | PathLike[str]
@@ -66,7 +66,7 @@ def read_arrival(path: Path_, sd: float | None, grid: Grid) -> ArrivalMap:
 
 
 def _on_grid(path: Path_, grid: Grid, what: str, ndim: tuple[int, ...]) -> np.ndarray:
-    data, found = nifti.read(path, ndim=ndim, what=what)
+    data, found = images.read(path, ndim=ndim, what=what)
     if not grid.matches(found):
         raise InputError(path, f"the {what} must be on the grid of the ASL series", found=grid.difference(found), fix="resample it")
     return data
