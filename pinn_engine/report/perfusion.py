@@ -61,6 +61,8 @@ def _cards(fit: PerfusionFit) -> Markup:
     usable, mask = curves.fitted_voxels(fit), fit.scan.mask
     cards = []
     for name, one in fit.maps.items():
+        if name in ("abv", "abat"):
+            continue  # few voxels have arteries: a median over the brain says nothing
         short = {"cbf": "perfusion" if one.kind.unit == "arbitrary" else "CBF", "att": "arrival time"}.get(name, one.kind.title)
         if usable.any():
             low, middle, high = (figure(float(x)) for x in np.percentile(one.value[usable], [25, 50, 75]))
