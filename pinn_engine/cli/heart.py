@@ -75,11 +75,14 @@ def fit_arguments(call: argparse.Namespace) -> dict[str, Any]:
 
 def run_fit(call: argparse.Namespace) -> int:
     set_threads(call.threads)
+    return finish(run_one(task(call), reporter(call.progress)))
+
+
+def task(call: argparse.Namespace) -> Task:
+    """What a call of `cardiac fit` asks for."""
     read = {"time_unit": call.time_unit, "times": call.times, "array": call.array}
-    task = Task(
-        call.input, call.out, read, fit_arguments(call), organ="cardiac", save={"reference": call.reference, "spacing": call.spacing}
-    )
-    return finish(run_one(task, reporter(call.progress)))
+    save = {"reference": call.reference, "spacing": call.spacing}
+    return Task(call.input, call.out, read, fit_arguments(call), organ="cardiac", save=save)
 
 
 def run_simulate(call: argparse.Namespace) -> int:

@@ -71,14 +71,19 @@ def set_threads(count: int | None) -> None:
 
 
 def run(call: argparse.Namespace) -> int:
+    set_threads(call.threads)
+    return finish(run_one(task(call), reporter(call.progress)))
+
+
+def task(call: argparse.Namespace) -> Task:
+    """What a call asks for."""
     from ..asl.acquisition import AcquisitionOptions
 
-    set_threads(call.threads)
     timings = ("labeling", "label_duration", "plds", "tis", "bolus_duration", "volumes", "slice_timing")
     constants = ("alpha", "t1b", "t1_tissue", "partition")
     options = AcquisitionOptions(**{key: getattr(call, key) for key in timings + constants})
     read = {"m0": call.m0, "mask": call.mask, "t1_map": call.t1_map, "m0_scale": call.m0_scale, "options": options, "model": call.model}
-    return finish(run_one(Task(call.input, call.out, read, fit_arguments(call)), reporter(call.progress)))
+    return Task(call.input, call.out, read, fit_arguments(call))
 
 
 def finish(outcome: Outcome) -> int:
