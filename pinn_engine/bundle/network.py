@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -63,11 +64,12 @@ class PerfusionNetwork(torch.nn.Module):
     ) -> Tensor:
         """`m0` (of blood, as `asl.Scan.m0`), `mask` and `t1_tissue` (s) are (B, 1, X, Y, Z); without a mask every voxel with signal is fitted.
 
-        Raises InputError for a batch that cannot be fitted. Leaves no_grad and inference_mode for the time of the fit.
+        Raises InputError for shapes that do not go together; a scan that cannot be fitted gets 0 in every channel, standard deviations
+        included, and a warning says why. Leaves no_grad and inference_mode for the time of the fit.
         """
         if image.ndim != 5:
             raise InputError("image", "must be (batch, differences, x, y, z)", found=tuple(image.shape), fix="add the missing axes")
-        several = acquisition if isinstance(acquisition, Sequence) else [acquisition] * len(image)
+        several = one_each(acquisition, len(image))
         affine = image.affine if isinstance(image, MetaTensor) else None
         arrays = [plain(one) for one in (image, m0, mask, t1_tissue)]
         with torch.inference_mode(False), torch.enable_grad():
@@ -76,8 +78,10 @@ class PerfusionNetwork(torch.nn.Module):
                 difference, calibration, brain, t1 = (None if a is None else a[n] for a in arrays)
                 assert difference is not None
                 grid = _grid(difference.shape[1:], affine, n)
-                made.append(self._fit(difference, protocol or self.reference(grid.shape[2]), grid, calibration, brain, t1, image.device))
-            return torch.stack(made).to(image.device)
+                scan = self._scan(difference, protocol or self.reference(grid.shape[2]), grid, calibration, brain, t1)
+                where = {"device": str(image.device)}
+                made.append(maps_or_none(lambda scan=scan, where=where: asl.fit(scan, **{**self.arguments, **where}), grid.shape, n))
+            return stacked(made, (2 * len(self.arguments["unknown"]), *image.shape[2:])).to(image.device)
 
     def reference(self, slices: int = 1) -> Acquisition:
         """The protocol in the buffers, for an image of so many slices, all read at once."""
@@ -85,18 +89,41 @@ class PerfusionNetwork(torch.nn.Module):
         pld, duration = (b.cpu().numpy().astype(float).round(6) for b in (self.pld, self.label_duration))
         return Acquisition(self.labeling, pld, duration, np.zeros(slices), 2, **constants, origins=dict(constants))  # type: ignore[arg-type]
 
-    def _fit(self, difference, acquisition: Acquisition, grid: Grid, m0, mask, t1, device: torch.device) -> Tensor:
-        """(P, X, Y, Z) of one scan; arrays (T, X, Y, Z) and (1, X, Y, Z)."""
+    def _scan(self, difference: np.ndarray, acquisition: Acquisition, grid: Grid, m0: Any, mask: Any, t1: Any) -> Scan:
+        """Of arrays (T, X, Y, Z) and (1, X, Y, Z)."""
         if len(difference) != len(acquisition.pld):
             found = f"{len(difference)} differences for {len(acquisition.pld)} delays"
             raise InputError("image", "must have one channel a delay", found=found, fix="give the scan's own acquisition")
         values = np.moveaxis(difference, 0, -1).astype(np.float32)
-        brain = np.isfinite(values).any(axis=-1) & (np.nan_to_num(values) != 0).any(axis=-1) if mask is None else mask[0] > 0
-        blood = None if m0 is None else m0[0].astype(np.float32)
-        scan = Scan(values, acquisition, brain, grid, "image", "image", blood, None if t1 is None else t1[0].astype(np.float32))
-        where = str(device) if device.type != "cpu" else "cpu"
-        maps = asl.fit(scan, **{**self.arguments, "device": where}).maps.values()
-        return torch.from_numpy(np.stack([one.value for one in maps] + [one.std for one in maps]))
+        brain = (np.nan_to_num(values) != 0).any(axis=-1) if mask is None else mask[0] > 0
+        blood, tissue = (None if one is None else one[0].astype(np.float32) for one in (m0, t1))
+        return Scan(values, acquisition, brain, grid, "image", "image", blood, tissue)
+
+
+def one_each(given: Any, count: int) -> Sequence[Any]:
+    """A list of `count` from a list of that length or from one for all."""
+    if not isinstance(given, Sequence):
+        return [given] * count
+    if len(given) != count:
+        raise InputError("acquisition", "must be one, or one for each image of the batch", found=f"{len(given)} for {count}", fix="give them")
+    return given
+
+
+def maps_or_none(fit: Callable[[], Any], shape: tuple[int, ...], index: int) -> Tensor | None:
+    """(P, X, Y, Z): values, then standard deviations of a fit's maps; None, and a warning, where its data cannot be fitted."""
+    try:
+        maps = fit().maps.values()
+    except InputError as error:
+        warnings.warn(f"image {index} of the batch was not fitted, its maps are 0: {error}", stacklevel=3)
+        return None
+    return torch.from_numpy(np.stack([one.value.reshape(shape) for one in maps] + [one.std.reshape(shape) for one in maps]))
+
+
+def stacked(made: Sequence[Tensor | None], shape: tuple[int, ...]) -> Tensor:
+    """(B, P, X, Y, Z), zeros where there is nothing; `shape` is of one where none could be fitted."""
+    fitted = [one for one in made if one is not None]
+    nothing = torch.zeros_like(fitted[0]) if fitted else torch.zeros(shape)
+    return torch.stack([nothing if one is None else one for one in made])
 
 
 def _reference(labeling: str, constants: Mapping[str, Any]) -> Acquisition:

@@ -16,7 +16,7 @@ from ..cardiac.units import TimeUnit
 from ..errors import InputError
 from ..files.grid import Grid
 from ..files.movie import Movie
-from .network import plain
+from .network import maps_or_none, one_each, plain, stacked
 from .settings import Settings
 
 STEP = 0.5  # TU
@@ -51,23 +51,25 @@ class HeartNetwork(torch.nn.Module):
         self.register_buffer("step", torch.tensor(STEP))
 
     def forward(self, image: Tensor, acquisition: MovieSampling | Sequence[MovieSampling] | None = None) -> Tensor:
-        """Raises InputError for a movie that cannot be fitted. Leaves no_grad and inference_mode for the time of the fit."""
+        """A movie that cannot be fitted gets 0 in every channel, and a warning says why. Leaves no_grad and inference_mode for the fit."""
         if image.ndim != 5:
             raise InputError("image", "must be (batch, frames, x, y, z)", found=tuple(image.shape), fix="add the missing axes")
-        several = acquisition if isinstance(acquisition, Sequence) else [acquisition] * len(image)
+        several = one_each(acquisition, len(image))
         movies = plain(image)
         with torch.inference_mode(False), torch.enable_grad():
-            return torch.stack([self._fit(V, one or self.reference()) for V, one in zip(movies, several, strict=True)]).to(image.device)
+            made = []
+            for n, (V, sampling) in enumerate(zip(movies, several, strict=True)):
+                movie = self._movie(V, sampling or self.reference())
+                made.append(maps_or_none(lambda movie=movie: fit(movie_data(movie, self.unit, "image"), **self.arguments), V.shape[1:], n))
+            return stacked(made, (6 if self.arguments["map"] else 4, *image.shape[2:])).to(image.device)
 
     def reference(self) -> MovieSampling:
         """The sampling in the buffers, in the settings' time unit."""
         x, y, z = (float(s) for s in self.spacing)
         return MovieSampling((x, y, z), float(self.unit.from_tu(float(self.step))))
 
-    def _fit(self, V: np.ndarray, sampling: MovieSampling) -> Tensor:
-        """(P, X, Y, Z) of one movie (T, X, Y, Z)."""
-        shape = V.shape[1:]
-        grid = Grid((shape[0], shape[1], shape[2]), np.diag([*sampling.spacing, 1.0]))
-        movie = Movie(np.moveaxis(V, 0, -1).astype(np.float32), grid, sampling.step, self.unit.name, sampling.start, "image")
-        maps = fit(movie_data(movie, self.unit, "image"), **self.arguments).maps.values()
-        return torch.from_numpy(np.stack([one.value.reshape(shape) for one in maps] + [one.std.reshape(shape) for one in maps]))
+    def _movie(self, V: np.ndarray, sampling: MovieSampling) -> Movie:
+        """Of an array (T, X, Y, Z)."""
+        _, x, y, z = V.shape
+        grid = Grid((x, y, z), np.diag([*sampling.spacing, 1.0]))
+        return Movie(np.moveaxis(V, 0, -1).astype(np.float32), grid, sampling.step, self.unit.name, sampling.start, "image")
