@@ -36,11 +36,12 @@ class StudyEvaluator(Evaluator):
         additional_metrics: dict[str, Any] | None = None,
     ):
         self.settings = settings
+        self.subjects = Subjects(settings) if subjects is None else subjects
         self.outcomes: dict[str, Outcome] = {}
         self.rows: list[dict[str, Any]] = []
         super().__init__(
             device=settings.device,
-            val_data_loader=Subjects(settings) if subjects is None else subjects,
+            val_data_loader=self.subjects,
             epoch_length=1,  # the true number is known once the data are looked for, in run
             key_val_metric=key_val_metric,
             additional_metrics=additional_metrics,
@@ -48,17 +49,17 @@ class StudyEvaluator(Evaluator):
             decollate=False,
         )
 
-    def run(self, global_epoch: int = 1) -> None:
+    def run(self, *args: Any, **kwargs: Any) -> None:
         """Fit every subject. Raises InputError where there is none, or nowhere to write; a subject's failure is in `outcomes`."""
         out = self.settings.path("output_dir")
         if out is None:
             raise InputError("--output_dir", "is missing", fix="give the folder for the results")
         set_threads(self.settings.call.threads)
         self.outcomes, self.rows = {}, []
-        self.state.epoch_length = len(self.data_loader)  # type: ignore[arg-type]
+        self.state.epoch_length = len(self.subjects)
         self.folder = OutputFolder(out)
-        super().run(global_epoch)
-        missing = {one["id"] for one in self.data_loader} - set(self.outcomes)
+        super().run(*args, **kwargs)
+        missing = {one["id"] for one in self.subjects} - set(self.outcomes)
         if missing:  # ignite ends quietly when its data do
             raise RuntimeError(f"the engine left out {', '.join(sorted(missing))}")
         self._conclude()

@@ -32,14 +32,13 @@ class AccuracyFigure(Metric):
     def __init__(self, map: str = "cbf", region: str = "Grey matter", figure: str = "median_abs_error"):
         self.asked = {"map": map, "region": region}
         self.figure = figure
-        super().__init__()
+        super().__init__(output_transform=lambda output: output["accuracy"])
 
     def reset(self) -> None:
         self.values: list[float] = []
 
-    def update(self, output: Mapping[str, Any]) -> None:
-        rows = [row for row in output["accuracy"] if all(row[key] == value for key, value in self.asked.items())]
-        self.values += [row[self.figure] for row in rows]
+    def update(self, output: list[dict[str, Any]]) -> None:
+        self.values += [row[self.figure] for row in output if all(row[key] == value for key, value in self.asked.items())]
 
     def compute(self) -> float:
         return sum(self.values) / len(self.values) if self.values else float("nan")

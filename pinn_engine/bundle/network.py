@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -31,9 +32,9 @@ CONSTANTS = ("alpha", "t1_blood", "t1_tissue", "partition")
 class PerfusionNetwork(torch.nn.Module):
     """`forward(image, acquisition=None)`: control-label differences (B, T, X, Y, Z) -> maps (B, P, X, Y, Z), by `asl.fit`.
 
-    P: the value of every fitted map in the order of `--unknown`, then their standard deviations: CBF (mL/100 g/min; relative without `m0`),
-    ATT (s), sd of CBF, sd of ATT. The fit is an optimisation; there are no trained weights. Buffers hold a reference protocol (delays, label
-    duration, s; alpha, T1 of blood and tissue, lambda), which stands in where no acquisition is given. Constants in `settings` replace it.
+    P: the value of every fitted map, then their standard deviations: CBF (mL/100 g/min; relative without `m0`), ATT (s), sd of CBF, sd of
+    ATT. The fit is an optimisation; there are no trained weights. Buffers hold a reference protocol (delays and label duration, s; alpha,
+    T1 of blood and tissue, lambda) that stands in where no acquisition is given; constants in `settings` replace its own.
     """
 
     pld: Tensor  # (T,) s
@@ -62,7 +63,7 @@ class PerfusionNetwork(torch.nn.Module):
         mask: Tensor | None = None,
         t1_tissue: Tensor | None = None,
     ) -> Tensor:
-        """`m0` (of blood, as `asl.Scan.m0`), `mask` and `t1_tissue` (s) are (B, 1, X, Y, Z); without a mask every voxel with signal is fitted.
+        """`m0` (of blood, as `asl.Scan.m0`), `mask`, `t1_tissue` (s) are (B, 1, X, Y, Z); without a mask every voxel with signal is fitted.
 
         Raises InputError for shapes that do not go together; a scan that cannot be fitted gets 0 in every channel, standard deviations
         included, and a warning says why. Leaves no_grad and inference_mode for the time of the fit.
@@ -79,8 +80,7 @@ class PerfusionNetwork(torch.nn.Module):
                 assert difference is not None
                 grid = _grid(difference.shape[1:], affine, n)
                 scan = self._scan(difference, protocol or self.reference(grid.shape[2]), grid, calibration, brain, t1)
-                where = {"device": str(image.device)}
-                made.append(maps_or_none(lambda scan=scan, where=where: asl.fit(scan, **{**self.arguments, **where}), grid.shape, n))
+                made.append(maps_or_none(partial(asl.fit, scan, **{**self.arguments, "device": str(image.device)}), grid.shape, n))
             return stacked(made, (2 * len(self.arguments["unknown"]), *image.shape[2:])).to(image.device)
 
     def reference(self, slices: int = 1) -> Acquisition:
@@ -105,7 +105,9 @@ def one_each(given: Any, count: int) -> Sequence[Any]:
     if not isinstance(given, Sequence):
         return [given] * count
     if len(given) != count:
-        raise InputError("acquisition", "must be one, or one for each image of the batch", found=f"{len(given)} for {count}", fix="give them")
+        raise InputError(
+            "acquisition", "must be one, or one for each image of the batch", found=f"{len(given)} for {count}", fix="give them"
+        )
     return given
 
 

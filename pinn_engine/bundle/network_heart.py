@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from ..cardiac.fit import fit
 from ..cardiac.read import movie_data
+from ..cardiac.result import HeartFit
 from ..cardiac.units import TimeUnit
 from ..errors import InputError
 from ..files.grid import Grid
@@ -60,13 +62,16 @@ class HeartNetwork(torch.nn.Module):
             made = []
             for n, (V, sampling) in enumerate(zip(movies, several, strict=True)):
                 movie = self._movie(V, sampling or self.reference())
-                made.append(maps_or_none(lambda movie=movie: fit(movie_data(movie, self.unit, "image"), **self.arguments), V.shape[1:], n))
+                made.append(maps_or_none(partial(self._fit, movie), V.shape[1:], n))
             return stacked(made, (6 if self.arguments["map"] else 4, *image.shape[2:])).to(image.device)
 
     def reference(self) -> MovieSampling:
         """The sampling in the buffers, in the settings' time unit."""
         x, y, z = (float(s) for s in self.spacing)
         return MovieSampling((x, y, z), float(self.unit.from_tu(float(self.step))))
+
+    def _fit(self, movie: Movie) -> HeartFit:
+        return fit(movie_data(movie, self.unit, "image"), **self.arguments)
 
     def _movie(self, V: np.ndarray, sampling: MovieSampling) -> Movie:
         """Of an array (T, X, Y, Z)."""

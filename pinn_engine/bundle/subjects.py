@@ -48,7 +48,9 @@ class Subjects(Sequence):
         if Path(root).is_file():
             return [self._with_truth(prefix(root), Path(root), "")]
         labels = self.settings.labels
-        return [self._with_truth(one.id, one.path, one.where) for one in find_series(root, labels("participant_label"), labels("session_label"))]
+        return [
+            self._with_truth(one.id, one.path, one.where) for one in find_series(root, labels("participant_label"), labels("session_label"))
+        ]
 
     def _with_truth(self, id: str, image: Path, where: str) -> dict[str, Any]:
         home = self.settings.path("truth_dir")

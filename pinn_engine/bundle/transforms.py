@@ -1,4 +1,4 @@
-"""Reading as MONAI transforms: a path becomes the tensor that the network takes, and what goes with it. DICOM and units are the readers'."""
+"""Reading as MONAI transforms: a path becomes the tensor that the network takes, by the organs' own readers."""
 
 from __future__ import annotations
 

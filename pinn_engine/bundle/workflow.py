@@ -19,7 +19,7 @@ from .transforms import ReadMovied, ReadScand
 
 
 class _FitWorkflow(PythonicWorkflow):
-    """`values`: the organ's options and dataset_dir, output_dir, …, as on the bundle's command line; unknown ones are refused by `initialize`.
+    """`values`: the organ's options and dataset_dir, output_dir, …, as on the bundle's command line; `initialize` refuses others.
 
     `bundle_root` is the bundle's folder (default: monai_bundle/NAME beside the package, as in a checkout), where metadata.json is read.
     """
@@ -39,7 +39,7 @@ class _FitWorkflow(PythonicWorkflow):
         super().__init__(workflow_type=workflow_type, meta_file=str(meta))
         self.root, self.given = root, {**self.defaults, **values}
 
-    def initialize(self) -> None:  # type: ignore[override]
+    def initialize(self, *args: Any, **kwargs: Any) -> None:
         """Check what was given; nothing is read yet."""
         super().initialize()
         with one_line():
@@ -64,7 +64,7 @@ class _FitWorkflow(PythonicWorkflow):
         return self.settings.path("dataset_dir")
 
     def get_dataset_data(self) -> Subjects:
-        return self.study.data_loader  # type: ignore[return-value]
+        return self.study.subjects
 
     def get_preprocessing(self) -> Any:
         return self.reader(self.settings)

@@ -34,7 +34,8 @@ def find_series(root: str | os.PathLike[str], participants: Collection[str] = ()
     subjects = _labels(folder, "sub-")
     _refuse_absent(root, "--participant-label", [_bare(one, "sub-") for one in participants], subjects)
     wanted, sessions = {_bare(one, "sub-") for one in participants}, [_bare(one, "ses-") for one in sessions]
-    found, seen = [], set()
+    found: list[Series] = []
+    seen: set[str] = set()
     for subject in subjects:
         if wanted and subject not in wanted:
             continue
@@ -48,7 +49,9 @@ def find_series(root: str | os.PathLike[str], participants: Collection[str] = ()
     if sessions:
         _refuse_absent(root, "--session-label", sessions, sorted(seen))
     if not found:
-        raise InputError(root, "holds no ASL series", found=f"{len(subjects)} sub- folder(s)", fix="expected sub-X/[ses-Y/]perf/…_asl.nii.gz")
+        raise InputError(
+            root, "holds no ASL series", found=f"{len(subjects)} sub- folder(s)", fix="expected sub-X/[ses-Y/]perf/…_asl.nii.gz"
+        )
     return found
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from monai.bundle import run
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "cli"))
-from runs import write_scan, written  # noqa: E402
+from runs import write_scan, written
 
 ROOT = Path(__file__).parents[2] / "monai_bundle"
 ASL, HEART = ROOT / "asl_perfusion_pinn", ROOT / "cardiac_ep_pinn"

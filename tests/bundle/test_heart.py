@@ -109,7 +109,7 @@ WRONG = {
     "no heart": ({"dataset_dir": "{here}"}, "holds no heart"),
     "nowhere": ({"dataset_dir": "nowhere"}, "error: nowhere: does not exist"),
     "key": ({"paramters": "a=.02"}, "did you mean parameters?"),
-    "device": ({"device": "tpu"}, None),
+    "device": ({"device": "tpu", "time_unit": "tu"}, None),
 }
 
 
@@ -147,14 +147,16 @@ def test_constants_reach_the_fit():
 
 
 def test_two_movies_and_one_that_cannot_be_fitted():
-    torch.manual_seed(0)
-    network = HeartNetwork({"map": "D", "strength": 1.0, "noise": 0.3})
-    movies = torch.rand(2, 32, 8, 8, 1)
-    movies[1] = torch.nan
+    """A front over 8 x 8 voxels of 0.5 mm, a frame every 0.5 TU, at 0.6 mm/TU (0.048 m/s)."""
+    network = HeartNetwork({"map": "D", "strength": 1.0, "noise": 0.05})
+    arrival = 2 + torch.arange(8) * 0.5 / 0.6
+    front = torch.sigmoid((torch.arange(20)[:, None] * 0.5 - arrival) / 0.35)[:, :, None, None].expand(20, 8, 8, 1)
+    movies = torch.stack([front, torch.full_like(front, torch.nan)])
     with pytest.warns(UserWarning, match="image 1 of the batch was not fitted"):
         found = network(movies)
     assert found.shape == (2, 6, 8, 8, 1)
     assert found[0, 0].min() > 0
+    assert found[0, 1].median() == pytest.approx(0.6 / 12.9, rel=0.1)
     assert not found[1].any()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import os
 import subprocess
@@ -119,7 +120,8 @@ def test_the_config_lists_real_options_and_every_constant():
 
 
 @pytest.mark.parametrize(
-    ("key", "nearest"), [("alhpa", "alpha"), ("lamda", "lambda"), ("output", "output_dir"), ("plsd", "plds"), ("network_deff", "network_def")]
+    ("key", "nearest"),
+    [("alhpa", "alpha"), ("lamda", "lambda"), ("output", "output_dir"), ("plsd", "plds"), ("network_deff", "network_def")],
 )
 def test_a_mistyped_key_is_refused(key, nearest, study, tmp_path, capsys):
     assert run_bundle(ASL, dataset_dir=study, output_dir=tmp_path / "out", **{key: 5}) == 2
@@ -279,3 +281,24 @@ def test_settings_are_for_configs_only():
         settings("asl")
     with pytest.raises(InputError, match="did you mean alpha"):
         Settings("asl", {"alph": 1})
+
+
+def test_errors_against_a_phantoms_truth(study, tmp_path):
+    """The evaluate config: rows by map and tissue beside a constant, and the key metric of the engine is one of them."""
+    workflow = ConfigWorkflow(
+        config(ASL, "inference", "evaluate"), logging_file=False, workflow_type="infer", dataset_dir=str(study), output_dir=str(tmp_path)
+    )
+    workflow.initialize()
+    assert workflow.check_properties() == []
+    workflow.run()
+    with open(tmp_path / "accuracy.tsv") as stream:
+        rows = list(csv.DictReader(stream, delimiter="\t"))
+    assert {(row["id"], row["map"]) for row in rows} == {("sub-01", "cbf"), ("sub-01", "att")}
+    grey = {row["map"]: row for row in rows if row["region"] == "Grey matter"}
+    state = workflow.evaluator.state
+    assert state.metrics["gm_cbf_median_abs_error"] == pytest.approx(float(grey["cbf"]["median_abs_error"]))
+    assert state.metrics["gm_att_median_abs_error"] == pytest.approx(float(grey["att"]["median_abs_error"]))
+    assert state.best_metric == state.metrics["gm_cbf_median_abs_error"]
+    assert 0 < float(grey["cbf"]["median_abs_error"]) < 25
+    assert float(grey["cbf"]["constant_rmse"]) > 0
+    assert "truth" in (tmp_path / "sub-01" / "perf" / "sub-01_report.html").read_text().lower()
