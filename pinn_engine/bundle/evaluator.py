@@ -49,7 +49,7 @@ class StudyEvaluator(Evaluator):
             decollate=False,
         )
 
-    def run(self, *args: Any, **kwargs: Any) -> None:
+    def run(self, *args: Any, **kwargs: Any) -> Any:
         """Fit every subject. Raises InputError where there is none, or nowhere to write; a subject's failure is in `outcomes`."""
         out = self.settings.path("output_dir")
         if out is None:

@@ -32,7 +32,8 @@ class Organ:
 
 ORGANS = {"asl": Organ(("asl",), perfusion.task), "cardiac": Organ(("cardiac", "fit"), heart.task)}
 STUDY = ("dataset_dir", "output_dir", "participant_label", "session_label", "pattern", "truth_dir")
-_TRACKING = {key for one in DEFAULT_EXP_MGMT_SETTINGS.values() for key in dict(one)["configs"]}
+_EXPERIMENTS: dict[str, Any] = dict(DEFAULT_EXP_MGMT_SETTINGS)
+_TRACKING = {key for one in _EXPERIMENTS.values() for key in one["configs"]}
 CONFIG = {  # what else stands at the top of our configs, or is put there by MONAI
     *("_meta_", "imports", "bundle_root", "device", "settings", "dataset", "evaluator", "handlers", "inferer", "initialize", "finalize"),
     *("key_metric", "additional_metrics", "network_def", "postprocessing", "preprocessing", "run", "workflow_type"),
