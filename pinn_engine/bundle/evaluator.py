@@ -9,9 +9,9 @@ from typing import Any
 
 from monai.engines import Evaluator
 
-from ..asl.save import DATASET
 from ..cli.perfusion import set_threads
 from ..cli.progress import reporter
+from ..cohort.group import write_dataset
 from ..cohort.one import DONE, FAULT, SOME_FAILED, Outcome, run_one
 from ..errors import InputError
 from ..files.output import OutputFolder
@@ -65,8 +65,8 @@ class StudyEvaluator(Evaluator):
         self._conclude()
 
     def _iteration(self, engine: Any, batchdata: dict[str, Any]) -> dict[str, Any]:
-        id, out = batchdata["id"], str(self.folder.path / batchdata["where"])
-        task = self.settings.task(batchdata["image"], out, batchdata["truth"])
+        id, out = batchdata["id"], str(self.folder.path)
+        task = self.settings.job(id, batchdata["image"], batchdata["where"], out, batchdata["truth"]).task
         outcome = self.outcomes[id] = run_one(task, reporter(self.settings.call.progress))
         engine.state.output = {"id": id, "outcome": outcome, "accuracy": []}
         if outcome.code == DONE:
@@ -89,7 +89,8 @@ class StudyEvaluator(Evaluator):
         seconds = {id: dict(one.seconds) for id, one in self.outcomes.items()}
         self.folder.write_json("logs/run.json", {"done": done, "failed": failed, "seconds": seconds})
         if self.settings.organ == "asl":
-            self.folder.write_json("dataset_description.json", DATASET)
+            data = Path(str(self.settings.path("dataset_dir"))).absolute()
+            write_dataset(self.folder, data if data.is_dir() else data.parent, "pinn_engine perfusion maps")
         if self.rows:
             self.folder.write_tsv("accuracy.tsv", self.rows)
         if failed:

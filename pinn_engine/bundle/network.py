@@ -43,7 +43,7 @@ class PerfusionNetwork(torch.nn.Module):
     def __init__(self, settings: Settings | Mapping[str, Any] | None = None):
         super().__init__()
         self.settings = settings if isinstance(settings, Settings) else Settings("asl", settings)
-        task = self.settings.task("reference protocol", "")
+        task = self.settings.task
         self.arguments = dict(task.fit)
         given = task.read["options"]
         pulsed = (given.labeling or "").lower() == "pasl" or task.read["model"] == "simplified"

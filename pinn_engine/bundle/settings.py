@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import contextlib
 import inspect
-import io
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from difflib import get_close_matches
 from functools import cached_property
 from typing import Any
@@ -16,21 +16,12 @@ import torch
 from monai.bundle import ConfigParser
 from monai.bundle.utils import DEFAULT_EXP_MGMT_SETTINGS
 
-from .. import cli
-from ..cli import heart, perfusion
+from ..cli.study import ORGANS, options_parser
 from ..cohort.one import Task
+from ..cohort.study import Job, make_job
 from ..errors import InputError
 
-
-@dataclass(frozen=True)
-class Organ:
-    """The command that fits one scan of it, what the command calls its input, and how a call of it becomes a task."""
-
-    command: tuple[str, ...]
-    task: Callable[[argparse.Namespace], Task]
-
-
-ORGANS = {"asl": Organ(("asl",), perfusion.task), "cardiac": Organ(("cardiac", "fit"), heart.task)}
+COMMANDS = {"asl": "pinn-engine asl", "cardiac": "pinn-engine cardiac fit"}
 STUDY = ("dataset_dir", "output_dir", "participant_label", "session_label", "pattern", "truth_dir")
 _EXPERIMENTS: dict[str, Any] = dict(DEFAULT_EXP_MGMT_SETTINGS)
 _TRACKING = {key for one in _EXPERIMENTS.values() for key in one["configs"]}
@@ -42,13 +33,9 @@ CONFIG = {  # what else stands at the top of our configs, or is put there by MON
 
 def options(organ: str) -> dict[str, argparse.Action]:
     """The options of the organ's command by their key: `--label-duration` is label_duration."""
-    level: argparse.ArgumentParser = cli.parser()
-    for word in ORGANS[organ].command:
-        (choices,) = [action for action in level._actions if isinstance(action, argparse._SubParsersAction)]
-        level = choices.choices[word]
-    named = {action.option_strings[0]: action for action in level._actions if action.option_strings}
-    long = {next(o for o in a.option_strings if o.startswith("--")): a for a in named.values()}
-    return {flag[2:].replace("-", "_"): action for flag, action in long.items() if flag not in ("--out", "--help")}
+    actions = options_parser(ORGANS[organ], COMMANDS[organ])._actions
+    flags = {next(one for one in action.option_strings if one.startswith("--")): action for action in actions}
+    return {flag[2:].replace("-", "_"): action for flag, action in flags.items()}
 
 
 class Settings:
@@ -59,24 +46,18 @@ class Settings:
         self.values = {key: value for key, value in (values or {}).items() if value is not None}
         known = options(organ)
         refuse_unknown(self.values, {*known, *STUDY})
-        self._flags = [text for key, action in known.items() if key in self.values for text in spelt(action, self.values[key])]
-        self.call = self._parse("scan", "out")
+        words = [text for key, action in known.items() if key in self.values for text in spelt(action, self.values[key])]
+        self.call = options_parser(ORGANS[organ], COMMANDS[organ]).parse_args(words)
 
-    def _parse(self, image: str, out: str) -> argparse.Namespace:
-        """The command line's own parse, its refusal as an InputError."""
-        command = ORGANS[self.organ].command
-        said = io.StringIO()
-        try:
-            with contextlib.redirect_stderr(said):
-                return cli.parser().parse_args([*command, *self._flags, f"--out={out}", "--", image])
-        except SystemExit:
-            where, _, problem = said.getvalue().removeprefix("error: ").partition(": ")
-            raise InputError(where, problem.rsplit("; see ", 1)[0].strip(), fix=f"see {where} --help") from None
+    def job(self, id: str, image: str, where: str, out: str, truth: Mapping[str, str] | None = None) -> Job:
+        """What the command line would run for this input, placed in a study's folder."""
+        task = ORGANS[self.organ].task(self.call, image, "")
+        return make_job(id, where, out, replace(task, truth=dict(truth or {}), keep=bool(truth)))
 
-    def task(self, image: str, out: str, truth: Mapping[str, str] | None = None) -> Task:
-        """The task that the command line would run for this input and output folder."""
-        made = ORGANS[self.organ].task(argparse.Namespace(**{**vars(self.call), "input": image, "out": out}))
-        return replace(made, truth=dict(truth or {}), keep=bool(truth))
+    @cached_property
+    def task(self) -> Task:
+        """The same of no input: how it would be read and fitted."""
+        return ORGANS[self.organ].task(self.call, self.organ, "")
 
     @cached_property
     def device(self) -> torch.device:
@@ -150,8 +131,6 @@ def _calling_parser() -> ConfigParser:
 @contextlib.contextmanager
 def one_line() -> Iterator[None]:
     """A fault of the call or the input ends the run with one line and exit code 2, not with MONAI's pages of expressions."""
-    import sys
-
     try:
         yield
     except InputError as error:

@@ -27,7 +27,7 @@ class ReadScand(MapTransform):
         out = dict(data)
         for key in self.key_iterator(out):
             path = str(out[key])
-            scan = asl.read(path, **self.settings.task(path, "").read)
+            scan = asl.read(path, **self.settings.task.read)
             out[key] = _placed(np.moveaxis(scan.difference, -1, 0), scan.grid.affine, path)
             out |= {"acquisition": scan.acquisition, "mask": _placed(scan.mask[None], scan.grid.affine, path)}
             for name, values in (("m0", scan.m0), ("t1_tissue", scan.t1_tissue)):
@@ -49,7 +49,7 @@ class ReadMovied(MapTransform):
         out = dict(data)
         for key in self.key_iterator(out):
             path = str(out[key])
-            heart = read(path, **self.settings.task(path, "").read)
+            heart = read(path, **self.settings.task.read)
             assert heart.grid is not None
             assert heart.V is not None
             assert heart.times is not None

@@ -84,16 +84,6 @@ def fit_arguments(call: argparse.Namespace) -> dict[str, Any]:
 
 def run_fit(call: argparse.Namespace) -> int:
     set_threads(call.threads)
-<<<<<<< HEAD
-    return finish(run_one(task(call), reporter(call.progress)))
-
-
-def task(call: argparse.Namespace) -> Task:
-    """What a call of `cardiac fit` asks for."""
-    read = {"time_unit": call.time_unit, "times": call.times, "array": call.array}
-    save = {"reference": call.reference, "spacing": call.spacing}
-    return Task(call.input, call.out, read, fit_arguments(call), organ="cardiac", save=save)
-=======
     return finish(run_one(task(call, call.input, call.out), reporter(call.progress)))
 
 
@@ -101,7 +91,6 @@ def task(call: argparse.Namespace, input: str, out: str) -> Task:
     """What is asked of one heart."""
     read = {"time_unit": call.time_unit, "times": call.times, "array": call.array}
     return Task(input, out, read, fit_arguments(call), organ="cardiac", save={"reference": call.reference, "spacing": call.spacing})
->>>>>>> main
 
 
 def run_simulate(call: argparse.Namespace) -> int:

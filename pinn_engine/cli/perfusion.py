@@ -81,32 +81,19 @@ def set_threads(count: int | None) -> None:
 
 def run(call: argparse.Namespace) -> int:
     set_threads(call.threads)
-<<<<<<< HEAD
-    return finish(run_one(task(call), reporter(call.progress)))
-
-
-def task(call: argparse.Namespace) -> Task:
-    """What a call asks for."""
-=======
     return finish(run_one(task(call, call.input, call.out), reporter(call.progress)))
 
 
 def task(call: argparse.Namespace, input: str, out: str) -> Task:
     """What is asked of one scan."""
->>>>>>> main
     from ..asl.acquisition import AcquisitionOptions
 
     timings = ("labeling", "label_duration", "plds", "tis", "bolus_duration", "volumes", "slice_timing")
     constants = ("alpha", "t1b", "t1_tissue", "partition")
     options = AcquisitionOptions(**{key: getattr(call, key) for key in timings + constants})
-<<<<<<< HEAD
-    read = {"m0": call.m0, "mask": call.mask, "t1_map": call.t1_map, "m0_scale": call.m0_scale, "options": options, "model": call.model}
-    return Task(call.input, call.out, read, fit_arguments(call))
-=======
     names = ("m0", "mask", "t1_map", "m0_scale", "model", "series", "m0_series", "labels", "label_names")
     read = {"options": options} | {name: getattr(call, name) for name in names}
     return Task(input, out, read, fit_arguments(call))
->>>>>>> main
 
 
 def finish(outcome: Outcome) -> int:

@@ -140,7 +140,7 @@ def test_results_inside_the_dataset_are_no_inputs(hearts, tmp_path):
 
 
 def test_constants_reach_the_fit():
-    task = Settings("cardiac", {"parameters": "a=0.02,mu1=0.1", "across": 0.5}).task("x", "y")
+    task = Settings("cardiac", {"parameters": "a=0.02,mu1=0.1", "across": 0.5}).task
     assert (task.fit["model"].a, task.fit["model"].mu1, task.fit["across"]) == (0.02, 0.1, 0.5)
     assert {"parameters", "across", "time_unit", "reference", "spacing"} <= set(options("cardiac"))
     assert not {"out", "input", "rectangle"} & set(options("cardiac"))
