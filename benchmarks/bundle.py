@@ -65,7 +65,7 @@ def compare(scan: Path, options: dict[str, str], repeats: int) -> list[str]:
             for name, command in both.items():
                 times[name].append(timed(command))
         a, b = out / "cli", out / "bundle" / scan.parent.parent.name / "perf"
-        names = [path.name for path in a.iterdir() if path.is_file()]
+        names = [path.name for path in a.iterdir() if path.is_file() and path.name.startswith("sub-")]
         equal = filecmp.cmpfiles(a, b, names, shallow=False)[0] == names
     middle = {name: [statistics.median(column) for column in zip(*runs, strict=True)] for name, runs in times.items()}
     (wall, cpu), (bundle_wall, bundle_cpu) = middle["command line"], middle["bundle"]
@@ -92,8 +92,8 @@ def main() -> None:
     lines = ["# The MONAI bundle over the command line", "", *[text for line in description() for text in (line, "")]]
     lines += [
         f"`python -m benchmarks.bundle`: one whole scan, whole processes taking turns, median of {call.repeats}; wall / CPU seconds. "
-        "The overhead is the import of MONAI and ignite; it does not grow with the data. The bar is judged by CPU seconds of one thread, which "
-        "are the time on an idle machine; wall times on a shared one measure its other users.",
+        "The overhead is the import of MONAI and ignite; it does not grow with the data. The bar is judged by CPU seconds of one thread: "
+        "wall times on a shared machine measure its other users.",
         "",
         "| fit | `pinn-engine asl` | `monai.bundle run` | overhead | same bytes | <= 20 % or 8 s |",
         "| --- | --- | --- | --- | --- | --- |",
