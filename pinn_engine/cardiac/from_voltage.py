@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from ..core.solution import Status
+from ..errors import InputError
 from .beat import beats
 from .eikonal import front_constant
 from .fem import Diffusion
@@ -17,6 +18,7 @@ from .lat import MapSolution
 from .model import AlievPanfilov
 from .numbers import fit_numbers as numbers
 from .read import HeartData
+from .reentry import SHARE, numbers_of_waves, share_firing_again
 from .result import D_MAP, LAT_MAP, HeartFit, NodeMap, NodeStatus, Parameter
 from .voltage import fit_voltage
 
@@ -34,6 +36,12 @@ def fit_map(
     tell: Progress,
 ) -> HeartFit:
     """D as a map; a and b given, or fitted with it."""
+    again = share_firing_again(data)
+    if again > SHARE:
+        fix = "fit one D with --unknown D and without --map, or cut the record to one beat"
+        raise InputError(
+            data.source, "the tissue fires more than once: no single activation map exists", found=f"{100 * again:.0f} % of it", fix=fix
+        )
     equation, ratio = equation_of(data, across)
     samples = data.samples(noise or 0.1)
     free = len(unknown) > 1
@@ -85,6 +93,9 @@ def fit_numbers(
     assert data.V is not None
     assert data.times is not None
     equation, ratio = equation_of(data, across)
+    again = share_firing_again(data)
+    if again > SHARE:
+        return numbers_of_waves(data, model, unknown, ratio, noise, again, seed, lambda done: tell("fit", done))
     samples = data.samples(noise or 0.1)
     solved, start = fit_voltage(
         equation,
