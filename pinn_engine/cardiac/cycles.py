@@ -23,7 +23,7 @@ BEFORE = 3.0  # TU of the upstroke's foot that belong to the new cycle
 PERIODS = (14.0, 16.0, 18.0, 20.0, 22.0, 25.0, 28.0, 32.0, 38.0, 46.0, 60.0, 90.0)  # TU; for the defaults nothing turns faster than 16
 PHASE_STEP = 0.4  # TU
 REACH = 60.0  # samples that a place's phase is judged by
-SMOOTH = 30.0  # cells that the phase is smoothed over before its gradient is taken
+SMOOTH = 0.8  # of the REACH's patch, mm^2: the phase is smoothed over it before its gradient is taken
 KERNEL = 20.0  # samples that a place's V is read from
 
 
@@ -98,7 +98,7 @@ def guess(element: Elements, data: Samples, times: np.ndarray, points: np.ndarra
     assert best is not None
     misfit, phase, cycle = best
     V, W = cycle.at(phase)
-    return Guess(read_V(element, data, times[0], points, V), W, phase, cycle.period, misfit, _typical_D(element, phase, cycle, model))
+    return Guess(read_V(element, data, times[0], points, V), W, phase, cycle.period, misfit, _typical_D(element, phase, cycle, model, len(data.value)))
 
 
 def local_sums(element: Elements, data: Samples, times: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -114,13 +114,13 @@ def local_sums(element: Elements, data: Samples, times: np.ndarray) -> tuple[np.
     return count, sum_v, sum_vv
 
 
-def spread_locally(element: Elements, sums: np.ndarray, count: float) -> np.ndarray:
-    """Sums at nodes (N, K) -> over the REACH of `count` samples round each node."""
+def spread_locally(element: Elements, sums: np.ndarray, count: float, reach: float = REACH) -> np.ndarray:
+    """Sums at nodes (N, K) -> over `reach` of the `count` samples round each node."""
     from scipy.sparse import diags
 
     K, mass = laplacian(element)
     dimension = element.cells.shape[1] - 1
-    patch = max(REACH / max(count, 1.0) * mass.sum(), mass.mean())
+    patch = max(reach / max(count, 1.0) * mass.sum(), mass.mean())
     tau = patch ** (2.0 / dimension) / 12.0
     smoother = factorise(diags(mass) + tau * K)
     return patch * smoother.solve(mass[:, None] * smoother.solve(sums))
@@ -134,13 +134,14 @@ def _local(element: Elements, sums: tuple[np.ndarray, np.ndarray, np.ndarray], p
     return spread[:, :-1] / np.maximum(spread[:, -1:], 1e-9)
 
 
-def _typical_D(element: Elements, phase: np.ndarray, cycle: Cycle, model: AlievPanfilov) -> float:
+def _typical_D(element: Elements, phase: np.ndarray, cycle: Cycle, model: AlievPanfilov, count: int) -> float:
     """D of the plain eikonal, 1 / (c0 |grad T|)^2, its median; the phase turns, so its gradient is that of exp(i phase)."""
     from scipy.sparse import diags
 
     angle = phase * (2.0 * np.pi / cycle.period)
     K, mass = laplacian(element)
-    smoother = factorise(diags(mass) + SMOOTH * float(element.size.mean()) ** (2.0 / (element.cells.shape[1] - 1)) * K)
+    patch = REACH / count * mass.sum()
+    smoother = factorise(diags(mass) + SMOOTH * patch ** (2.0 / (element.cells.shape[1] - 1)) * K)
     c, s = torch.from_numpy(smoother.solve(mass[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=1)).T.copy())
     size = torch.hypot(element.to_cells(c), element.to_cells(s))
     slope = torch.hypot(element.gradient(c).norm(dim=1), element.gradient(s).norm(dim=1)) / size * cycle.period / (2.0 * np.pi)

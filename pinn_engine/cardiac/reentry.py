@@ -33,7 +33,7 @@ def fires_again(element: Elements, data: Samples) -> float:
     edges = np.arange(time.min(), time.max() + BIN, BIN)
     count, sum_v, _ = local_sums(element, data, edges)
     bins = len(edges)
-    spread = spread_locally(element, np.concatenate([count, sum_v], axis=1), float(count.sum()))
+    spread = spread_locally(element, np.concatenate([count, sum_v], axis=1), float(count.sum()), 2.0 * FEW * bins)
     mass = element.mass.numpy()
     seen, total = spread[:, :bins], spread[:, bins:]
     enough = seen >= FEW
