@@ -20,7 +20,7 @@ from .model import AlievPanfilov
 from .starts import laplacian
 
 BEFORE = 3.0  # TU of the upstroke's foot that belong to the new cycle
-PERIODS = (14.0, 16.0, 18.0, 20.0, 22.0, 25.0, 28.0, 32.0, 38.0, 46.0, 60.0, 90.0)  # TU; for the defaults nothing turns faster than 16
+PERIODS = (14.0, 16.0, 18.0, 20.0, 22.0, 25.0, 28.0, 32.0, 38.0, 46.0, 60.0)  # TU; for the defaults nothing turns faster than 16
 PHASE_STEP = 0.4  # TU
 REACH = 60.0  # samples that a place's phase is judged by
 SMOOTH = 0.8  # of the REACH's patch, mm^2: the phase is smoothed over it before its gradient is taken
@@ -42,7 +42,7 @@ class Cycle:
         return np.interp(inside, self.phase, self.V, period=self.period), np.interp(inside, self.phase, self.W, period=self.period)
 
 
-def cycles(model: AlievPanfilov, periods: tuple[float, ...] = PERIODS, beats: int = 6, step: float = 0.02) -> list[Cycle]:
+def cycles(model: AlievPanfilov, periods: tuple[float, ...] = PERIODS, beats: int = 4, step: float = 0.04) -> list[Cycle]:
     """One cell's last of `beats` cycles for each period, with the upstroke of a travelling front, 1/(1 + exp(-k (1 - 2a) s / 2))."""
     P = np.array(periods)
     last = np.round(P / step).astype(int)
@@ -98,7 +98,14 @@ def guess(element: Elements, data: Samples, times: np.ndarray, points: np.ndarra
     assert best is not None
     misfit, phase, cycle = best
     V, W = cycle.at(phase)
-    return Guess(read_V(element, data, times[0], points, V), W, phase, cycle.period, misfit, _typical_D(element, phase, cycle, model, len(data.value)))
+    return Guess(
+        read_V(element, data, times[0], points, V),
+        W,
+        phase,
+        cycle.period,
+        misfit,
+        _typical_D(element, phase, cycle, model, len(data.value)),
+    )
 
 
 def local_sums(element: Elements, data: Samples, times: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -14,7 +14,7 @@ from pinn_engine.cardiac.mapfit import Samples
 from pinn_engine.cardiac.model import AlievPanfilov
 from pinn_engine.cardiac.read import from_mesh
 from pinn_engine.cardiac.reentry import fires_again
-from pinn_engine.cardiac.simulate import Stimulus, simulate
+from pinn_engine.cardiac.simulate import simulate
 from pinn_engine.cardiac.starts import laplacian
 from pinn_engine.cardiac.state_fit import Smooth, Window, conjugate, window_sizes
 from pinn_engine.cardiac.units import TimeUnit
@@ -50,13 +50,11 @@ def test_a_spiral_fires_again_and_one_beat_does_not(spiral):
 
 
 def test_two_paced_beats_and_break_up_fire_again():
-    mesh, _ = shapes.rectangle((12.0, 12.0), 0.4)
-    start = protocols.planar(mesh, MODEL, 0.1)
-    again = Stimulus(mesh.points[:, 0] < 1.5, start=45.0, duration=1.0, strength=0.8)
-    paced = simulate(mesh, 0.1, type(start)(start.V, 0.0, (again,)), duration=70.0, frame_step=1.0, max_step=0.1)
-    assert fires_again(elements(mesh), samples(mesh, paced.V, paced.times)) > 0.5
-    broken = simulate(mesh, 0.1, protocols.break_up(mesh, MODEL, 8.0, seed=1), duration=60.0, frame_step=1.0, max_step=0.1)
-    assert fires_again(elements(mesh), samples(mesh, broken.V, broken.times)) > 0.3
+    for size, protocol in ((10.0, lambda m: protocols.paced(m, MODEL, 0.1)), (20.0, lambda m: protocols.break_up(m, MODEL, 10.0, seed=1))):
+        mesh, _ = shapes.rectangle((size, size), 0.4)
+        start = protocol(mesh)
+        run = simulate(mesh, 0.1, start, duration=75.0, frame_step=1.0, max_step=0.2)
+        assert fires_again(elements(mesh), samples(mesh, run.V, run.times)) > 0.5
 
 
 def test_cycles_are_cycles():
@@ -122,7 +120,7 @@ def fitted(spiral):
 def test_D_of_a_spiral(spiral, fitted):
     """Noise 0.1, state unknown, another grid's truth: D within 3 %, the unseen V and W come back."""
     _, _, V, W, _ = spiral
-    assert fitted.D == pytest.approx(0.1, rel=0.03)
+    assert abs(fitted.D - 0.1) < 0.003
     assert abs(fitted.D - 0.1) < 3.0 * float(fitted.solution.std("D")[0])
     assert fitted.noise == pytest.approx(0.1, rel=0.08)
     assert fitted.slowing < 0.95  # without the grid's correction D is more than 5 % high
@@ -132,7 +130,7 @@ def test_D_of_a_spiral(spiral, fitted):
 
 def test_files_of_a_spiral(spiral, fitted, tmp_path, monkeypatch):
     """The command line takes this fit for a movie of a spiral, says so, and writes D, CV, V and W."""
-    mesh, grid, V, _, _ = spiral
+    _, grid, V, _, _ = spiral
     monkeypatch.setattr(reentry, "fit_state", lambda *given, **options: fitted)
     write_movie(tmp_path / "s_movie.nii.gz", phantom.observe_V(V, 0.6, 0.1, 0).reshape(*grid.shape, -1), grid, 1.0, "tu")
     out = tmp_path / "o"
