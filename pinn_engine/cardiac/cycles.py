@@ -42,7 +42,7 @@ class Cycle:
         return np.interp(inside, self.phase, self.V, period=self.period), np.interp(inside, self.phase, self.W, period=self.period)
 
 
-def cycles(model: AlievPanfilov, periods: tuple[float, ...] = PERIODS, beats: int = 4, step: float = 0.04) -> list[Cycle]:
+def cycles(model: AlievPanfilov, periods: tuple[float, ...] = PERIODS, beats: int = 8, step: float = 0.04) -> list[Cycle]:
     """One cell's last of `beats` cycles for each period, with the upstroke of a travelling front, 1/(1 + exp(-k (1 - 2a) s / 2))."""
     P = np.array(periods)
     last = np.round(P / step).astype(int)
