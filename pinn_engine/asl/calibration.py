@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import InputError
-from ..files import bids, nifti
+from ..files import bids
+from ..files import load as images
 from ..files.grid import Grid
 from ..files.sidecar import Sidecar
 from .constants import Sourced
@@ -59,6 +60,7 @@ def calibrate(
     partition: float,
     t1_tissue: float | np.ndarray,
     notes: list[str],
+    m0_series: str | None = None,
 ) -> Calibration:
     """M0 of blood by the option `m0` (tissue: a number, an image, or "control"), else as M0Type of the sidecar says.
 
@@ -68,6 +70,8 @@ def calibrate(
     scale = _positive(m0_scale, series.path, "--m0-scale")
     origins = {} if scale == 1 else {"m0_scale": Sourced(scale, "option --m0-scale")}
     number = _number(m0)
+    if m0_series is not None and (number is not None or str(m0).strip().lower() == "control"):
+        raise InputError(series.path, "--m0-series chooses from a DICOM folder", found=f"--m0 {m0}", fix="leave one of them out")
     if number is not None:
         value = _positive(number, series.path, "--m0") * scale / partition
         origins["m0"] = Sourced(number, "option --m0: tissue, fully relaxed, divided by lambda")
@@ -80,7 +84,7 @@ def calibrate(
         value = _positive(estimate, series.sidecar.where("M0Estimate"), "M0Estimate") * scale
         origins["m0"] = Sourced(estimate, series.sidecar.origin("M0Estimate") + ": blood, not divided by lambda")
         return Calibration(np.full(series.grid.shape, value, np.float32), None, origins)
-    tissue = _tissue(series, kind, m0, notes)
+    tissue = _tissue(series, kind, m0, notes, m0_series)
     if tissue is None:
         return Calibration(None, None, {"m0": Sourced(None, "absent: relative perfusion")})
     image = tissue.image * scale
@@ -107,11 +111,14 @@ def _kind(series: Series, notes: list[str]) -> str:
     return "Estimate" if said is None and series.sidecar.get("M0Estimate") is not None else "Control"
 
 
-def _tissue(series: Series, kind: str, m0: str | PathLike[str] | float | None, notes: list[str]) -> _Tissue | None:
+def _tissue(
+    series: Series, kind: str, m0: str | PathLike[str] | float | None, notes: list[str], m0_series: str | None = None
+) -> _Tissue | None:
     if kind == "Option":
-        if str(m0).strip().lower() == "control" or Path(str(m0)).absolute() == Path(series.path).absolute():
+        itself = Path(str(m0)).absolute() == Path(series.path).absolute() and m0_series is None
+        if str(m0).strip().lower() == "control" or itself:
             return _from_control(series, notes, asked=True)
-        return _from_file(Path(str(m0)), series, notes, "option --m0")
+        return _from_file(Path(str(m0)), series, notes, "option --m0", m0_series)
     if kind == "Included":
         return _from_series(series, notes)
     if kind == "Control":
@@ -128,8 +135,9 @@ def _tissue(series: Series, kind: str, m0: str | PathLike[str] | float | None, n
     return _from_file(found, series, notes, "m0scan")
 
 
-def _from_file(path: Path, series: Series, notes: list[str], source: str) -> _Tissue:
-    data, grid = nifti.read(path, what="M0")
+def _from_file(path: Path, series: Series, notes: list[str], source: str, m0_series: str | None = None) -> _Tissue:
+    image = images.load(path, series=m0_series, what="M0")
+    data, grid, sidecar = image.data, image.grid, image.sidecar
     if not series.grid.matches(grid):
         wanted = " x ".join(map(str, series.grid.shape))
         raise InputError(
@@ -138,16 +146,15 @@ def _from_file(path: Path, series: Series, notes: list[str], source: str) -> _Ti
             found=series.grid.difference(grid),
             fix="resample it to the ASL series",
         )
-    sidecar = bids.read_sidecar(path)
     if sidecar.flag("BackgroundSuppression"):
         where = sidecar.where("BackgroundSuppression")
         raise InputError(where, "a background-suppressed image cannot be M0", found="BackgroundSuppression true", fix="give another --m0")
     if data.ndim == 4:
-        notes.append(f"The mean of the {data.shape[3]} volumes of {path.name} is M0.")
+        notes.append(f"The mean of the {data.shape[3]} volumes of {image.source} is M0.")
         data = _mean(data)
-    origin = f"{source} ({path.name})" if source != "m0scan" else path.name
+    origin = f"{source} ({image.source})" if source != "m0scan" else image.source
     if source == "option --m0" and not sidecar:
-        notes.append(f"{path.name} has no sidecar: it is taken as fully relaxed (no repetition time is known); else give --m0-scale.")
+        notes.append(f"{image.source} has no sidecar: it is taken as fully relaxed (no repetition time is known); else give --m0-scale.")
         return _Tissue(data, None, "not known: taken as fully relaxed", origin)
     time, time_origin = _repetition_time(sidecar, None, notes)
     return _Tissue(data, time, time_origin, origin)

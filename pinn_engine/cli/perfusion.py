@@ -13,10 +13,20 @@ from .progress import reporter
 
 def add(commands) -> None:
     p = commands.add_parser("asl", help="fit a perfusion scan", description="Fit CBF and arrival time in every voxel of an ASL scan.")
-    p.add_argument("input", metavar="ASL", help="4-D NIfTI; its BIDS sidecar and aslcontext.tsv are read where they stand")
+    p.add_argument("input", metavar="ASL", help="4-D NIfTI or NRRD, its BIDS sidecar and aslcontext.tsv beside it, or a DICOM folder")
     p.add_argument("--out", required=True, metavar="DIR", help="folder for maps and report")
+    add_options(p)
+    p.set_defaults(run=run)
+
+
+def add_options(p: argparse.ArgumentParser) -> None:
+    """All options but the input and the folder, shared with the studies."""
     p.add_argument("--m0", metavar="FILE|NUMBER", help="M0 of tissue: an image, a number, or 'control' for the mean control image")
+    p.add_argument("--series", metavar="N", help="DICOM: the number of the ASL series, where the folder holds several")
+    p.add_argument("--m0-series", metavar="N", help="DICOM: the number of the M0 series, in the folder of the scan or in that of --m0")
     p.add_argument("--mask", metavar="FILE", help="brain mask on the scan's grid (default: made from the scan)")
+    p.add_argument("--labels", metavar="FILE", help="regions for the table: a label image on the scan's grid")
+    p.add_argument("--label-names", metavar="FILE", help="their names: a .tsv with index and name, or a colour table (default: beside it)")
     add_fit(p)
     timing = p.add_argument_group("acquisition (in place of, or over, the sidecar; seconds)")
     timing.add_argument("--labeling", choices=("pcasl", "casl", "pasl"))
@@ -33,7 +43,6 @@ def add(commands) -> None:
     constants.add_argument("--t1-map", metavar="FILE", help="T1 of tissue in every voxel, s, on the scan's grid")
     constants.add_argument("--lambda", dest="partition", type=float, metavar="ML/G", help="brain/blood partition coefficient")
     constants.add_argument("--m0-scale", type=float, default=1.0, metavar="FACTOR", help="M0 is multiplied by this (vendor scaling)")
-    p.set_defaults(run=run)
 
 
 def add_fit(p: argparse.ArgumentParser) -> None:
@@ -71,14 +80,20 @@ def set_threads(count: int | None) -> None:
 
 
 def run(call: argparse.Namespace) -> int:
+    set_threads(call.threads)
+    return finish(run_one(task(call, call.input, call.out), reporter(call.progress)))
+
+
+def task(call: argparse.Namespace, input: str, out: str) -> Task:
+    """What is asked of one scan."""
     from ..asl.acquisition import AcquisitionOptions
 
-    set_threads(call.threads)
     timings = ("labeling", "label_duration", "plds", "tis", "bolus_duration", "volumes", "slice_timing")
     constants = ("alpha", "t1b", "t1_tissue", "partition")
     options = AcquisitionOptions(**{key: getattr(call, key) for key in timings + constants})
-    read = {"m0": call.m0, "mask": call.mask, "t1_map": call.t1_map, "m0_scale": call.m0_scale, "options": options, "model": call.model}
-    return finish(run_one(Task(call.input, call.out, read, fit_arguments(call)), reporter(call.progress)))
+    names = ("m0", "mask", "t1_map", "m0_scale", "model", "series", "m0_series", "labels", "label_names")
+    read = {"options": options} | {name: getattr(call, name) for name in names}
+    return Task(input, out, read, fit_arguments(call))
 
 
 def finish(outcome: Outcome) -> int:

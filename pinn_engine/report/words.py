@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..asl.quality import plausibility
 from ..asl.result import PerfusionFit
 from .curves import fitted_voxels
 from .html import Markup
@@ -55,6 +56,7 @@ def cautions(fit: PerfusionFit) -> list[str]:
             f"({PLAUSIBLE_CBF[0]:g} to {PLAUSIBLE_CBF[1]:g}). Usual causes: an M0 image on another scale than the series, "
             "a wrong label duration or delay, or a mask that reaches beyond the brain."
         )
+    out += [str(row["sentence"]) for row in plausibility(fit) if not row["plausible"]]
     if cbf.kind.unit == "arbitrary":
         out.append("Relative perfusion: compare places within this scan, not scans with each other.")
     misfit = float(np.median(fit.misfit[usable]))
@@ -119,3 +121,13 @@ def as_text(value: object) -> str:
     if isinstance(value, list | tuple | np.ndarray):
         return ", ".join(as_text(v) for v in value)
     return str(value)
+
+
+def shortened(text: str) -> str:
+    """A list of many values by its first three and its last; the sidecar has all.
+
+    >>> shortened("0, 0.0452, 0.0904, 0.1356, 0.1808, 0.226, 0.2712, 0.3164, 0.3616, 0.4068 (10 values)")
+    '0, 0.0452, 0.0904, …, 0.4068 (10 values)'
+    """
+    parts = text.split(", ")
+    return text if len(parts) < 9 else ", ".join([*parts[:3], "…", parts[-1]])

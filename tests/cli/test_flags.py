@@ -75,11 +75,13 @@ ASL = {  # flag: (scan, standing arguments, its values, a file that must change)
     "--lambda": ("pcasl", (), ("0.98",), CBF),
     "--m0-scale": ("pcasl", (), ("2.0",), CBF),
 }
+DICOM = {"--series", "--m0-series"}  # tests/files/test_dicom.py: without them the folder is refused
+REGIONS = {"--labels", "--label-names"}  # tests/asl/test_quality.py: tables only, no map changes
 ELSEWHERE = {"--out", "--device", "--threads", "--progress"}  # tested one by one below
 
 
 def test_every_flag_has_a_test():
-    assert flags("asl") == set(ASL) | ELSEWHERE
+    assert flags("asl") == set(ASL) | ELSEWHERE | DICOM | REGIONS
     assert flags("phantom", "asl") == set(PHANTOM) | {"--out"}
     assert flags("demo", "asl") == set(DEMO) | ELSEWHERE
     assert flags() == {"--version"}
