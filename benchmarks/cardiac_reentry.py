@@ -42,7 +42,7 @@ def _once(key, make):
 
 
 def square(seed: int, protocol, size: float = 10.0, begin: int = 100):
-    """Simulated every 0.05 mm, a movie every 0.1 mm (5 % of it seen), fitted on the grid of at most 3,000 nodes that `read` would choose."""
+    """Simulated every 0.05 mm; a movie every 0.1 mm, 5 % of it seen; fitted on the grid of about 3,000 nodes that `read` would choose."""
     fine, grid = shapes.rectangle((size, size), 0.05)
     end = begin + WINDOW
     run = _once(protocol, lambda: simulate(fine, 0.1, protocol(fine), duration=float(end), frame_step=1.0, keep_W=True))
@@ -58,7 +58,7 @@ def square(seed: int, protocol, size: float = 10.0, begin: int = 100):
 
 
 def ball(seed: int, begin: int = 60):
-    """A hollow sphere of 10 mm, re-entry round its axis: simulated with 51,842 nodes, fitted on every fourth, 12,962, of whose V 20 % is seen."""
+    """A sphere of 10 mm, re-entry round its axis: simulated with 51,842 nodes, fitted on 12,962 of them, of whose V 20 % is seen."""
     coarse = geodesic(10.0, 9, 2)
     fine = geodesic(10.0, 9, 3)
     end = begin + WINDOW
