@@ -2,7 +2,7 @@
 
 Truth from a grid twice or four times finer than the fit's. Beside the fit: smoothing with the closed form (phase of the best cycle, then
 D = 1/(c0 |grad T|)^2; V by local linear regression of the samples), a constant (the mean of V), and with --deepxde PYTHON the tutorial's
-program in DeepXDE for the same wall time (at most 300 s).
+program in DeepXDE for the same CPU time (at most 300 s).
 """
 
 from __future__ import annotations
@@ -139,7 +139,7 @@ def row(name: str, seed: int, deepxde: str | None) -> dict[str, float]:
         "const_V_rmse": float(V.std()),
     }
     if deepxde and data.grid is not None:
-        out |= {f"deepxde_{k}": v for k, v in tutorial(deepxde, data, V, D, min(wall, 300.0)).items()}
+        out |= {f"deepxde_{k}": v for k, v in tutorial(deepxde, data, V, D, min(cpu, 300.0)).items()}
     return out
 
 
