@@ -2,7 +2,7 @@
 
 Written from a description: a 3-30-30-30-2 tanh network of (x, y, t), Glorot; mean squares of the two equations, of no flux through the
 sides, and of the samples of V (anchors of the equations too), all weights 1; Adam at 5e-4. Its faults are left out: no condition at the
-first frame is given, for it is not known (there V was set to 0, W never). Runs for a given CPU time of one thread; unknowns start where `given` says.
+first frame is given, for it is not known (there V was set to 0, W never). Runs for a given CPU time; unknowns start where `given` says.
 """
 
 import os
