@@ -18,7 +18,7 @@ from .lat import MapSolution
 from .model import AlievPanfilov
 from .numbers import fit_numbers as numbers
 from .read import HeartData
-from .reentry import SHARE, numbers_of_waves, share_firing_again
+from .reentry import SHARE, misfit_note, numbers_of_waves, share_firing_again
 from .result import D_MAP, LAT_MAP, HeartFit, NodeMap, NodeStatus, Parameter
 from .voltage import fit_voltage
 
@@ -83,6 +83,7 @@ def fit_map(
         residual,
         convergence=solved.solution.history,
         settings=settings,
+        notes=misfit_note(data, V),
     )
 
 
@@ -183,6 +184,7 @@ def _numbers_fit(
         residual,
         convergence=solution.history["cost"],
         settings=settings,
+        notes=misfit_note(data, V),
     )
 
 

@@ -20,6 +20,7 @@ from .state_fit import StateFit, fit_state
 BIN = 2.5  # TU
 VALLEY = 0.5  # a fall and a rise of V by this much is two activations
 SHARE = 0.05  # of the tissue
+SUSPECT = 1.5  # residual over scatter from which a fit is called doubtful; a good one has 1.0
 FEW = 3.0  # samples in a bin round a place, below which it is not looked at
 
 
@@ -42,6 +43,34 @@ def fires_again(element: Elements, data: Samples) -> float:
     after = np.fmax.accumulate(np.where(enough, V, -np.inf)[:, ::-1], axis=1)[:, ::-1]
     depth = np.nanmax(np.where(enough, np.minimum(before, after) - V, 0.0), axis=1)
     return float(mass[depth >= VALLEY].sum() / mass.sum())
+
+
+def local_noise(element: Elements, data: Samples) -> float:
+    """sd of V about its own mean among neighbours in space and time, the median over the tissue: needs no model; fronts add to it."""
+    assert data.time is not None
+    edges = np.arange(float(data.time.min()), float(data.time.max()) + BIN, BIN)
+    sums = local_sums(element, data, edges)
+    spread = spread_locally(element, np.concatenate(sums, axis=1), float(sums[0].sum()), 3.0 * FEW * len(edges))
+    count, total, squares = np.split(spread, 3, axis=1)
+    enough = count > 2.0 * FEW
+    if not enough.any():
+        return float("inf")
+    n, v, vv = count[enough], total[enough], squares[enough]
+    return float(np.sqrt(max(np.median((vv - v * v / n) / (n - 1.0)), 0.0)))
+
+
+def misfit_note(data: HeartData, V: np.ndarray) -> tuple[str, ...]:
+    """A sentence where a fitted movie V (N, F) misses the samples by far more than they scatter: the beat was not one that travels."""
+    assert data.V is not None
+    seen = np.isfinite(data.V) & data.inside[:, None]
+    off = float(np.sqrt(np.mean((V - data.V)[seen] ** 2)))
+    noise = local_noise(elements(data.mesh), data.samples(0.1))
+    if off <= SUSPECT * noise:
+        return ()
+    return (
+        f"the fitted beat misses the samples by {off / noise:.1f} times their scatter: the waves come back, the record begins amid them, "
+        "or a and b are wrong; do not trust the result",
+    )
 
 
 def numbers_of_waves(

@@ -117,6 +117,16 @@ def fitted(spiral):
         return state_fit.fit_state(mesh, samples(mesh, V, times), times, MODEL)
 
 
+def test_scatter_and_a_fit_that_misses_it(spiral):
+    """A fit that is right says nothing; one whose waves stand elsewhere does not come without a warning."""
+    mesh, _, V, _, times = spiral
+    data = from_mesh(mesh, TU, V=phantom.observe_V(V[:, :10], 0.6, 0.1, 0).astype(float), times=times[:10])
+    assert 0.09 < reentry.local_noise(elements(mesh), data.samples(0.1)) < 0.2  # moving fronts add to the noise of 0.1
+    assert reentry.misfit_note(data, V[:, :10]) == ()
+    (note,) = reentry.misfit_note(data, V[:, 9::-1])
+    assert "do not trust" in note
+
+
 def test_D_of_a_spiral(spiral, fitted):
     """Noise 0.1, state unknown, another grid's truth: D within 3 %, the unseen V and W come back."""
     _, _, V, W, _ = spiral
