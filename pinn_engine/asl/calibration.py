@@ -14,7 +14,9 @@ from ..files import bids
 from ..files import load as images
 from ..files.grid import Grid
 from ..files.sidecar import Sidecar
+from . import mask as masks
 from .constants import Sourced
+from .reference import blood_from_region
 
 FULLY_RELAXED = 5.0  # s; from this repetition time on no correction (Alsop 2015, doi:10.1002/mrm.25197)
 LONGEST = 60.0  # s; a repetition time above is in milliseconds
@@ -60,16 +62,21 @@ def calibrate(
     partition: float,
     t1_tissue: float | np.ndarray,
     notes: list[str],
+    region: str | PathLike[str] | None = None,
+    region_tissue: str = "csf",
     m0_series: str | None = None,
 ) -> Calibration:
     """M0 of blood by the option `m0` (tissue: a number, an image, or "control"), else as M0Type of the sidecar says.
 
     Tissue M0 is multiplied by `m0_scale`, divided by 1 - exp(-TR / T1 of tissue) where TR < 5 s, and divided by lambda (`partition`, mL/g).
+    `region` (a mask) takes M0 from `region_tissue` there ("csf", "wm" or "gm"), one value for all voxels.
     `M0Estimate` is blood's: only scaled. Raises InputError where M0 is promised and cannot be used; notes say why where there is none.
     """
     scale = _positive(m0_scale, series.path, "--m0-scale")
     origins = {} if scale == 1 else {"m0_scale": Sourced(scale, "option --m0-scale")}
     number = _number(m0)
+    if region is not None and (number is not None or (m0 is None and series.sidecar.word("M0Type", M0_TYPES) == "Estimate")):
+        raise InputError("--m0-region", "needs an M0 image", found="one number for M0", fix="give --m0 FILE, or leave --m0-region out")
     if m0_series is not None and (number is not None or str(m0).strip().lower() == "control"):
         raise InputError(series.path, "--m0-series chooses from a DICOM folder", found=f"--m0 {m0}", fix="leave one of them out")
     if number is not None:
@@ -85,9 +92,17 @@ def calibrate(
         origins["m0"] = Sourced(estimate, series.sidecar.origin("M0Estimate") + ": blood, not divided by lambda")
         return Calibration(np.full(series.grid.shape, value, np.float32), None, origins)
     tissue = _tissue(series, kind, m0, notes, m0_series)
+    if tissue is None and region is not None:
+        raise InputError("--m0-region", "needs an M0 image", found="none", fix="give --m0 FILE")
     if tissue is None:
         return Calibration(None, None, {"m0": Sourced(None, "absent: relative perfusion")})
     image = tissue.image * scale
+    if region is not None:
+        echo, inside = series.sidecar.number("EchoTime"), masks.read(region, series.grid, "M0 region")
+        time = tissue.repetition_time
+        value, told = blood_from_region(image, inside, region_tissue, time, echo, str(region), notes)
+        origins |= told | {"m0_repetition_time": Sourced(time, tissue.time_origin, "s")}
+        return Calibration(np.full(series.grid.shape, value, np.float32), image.astype(np.float32), origins)
     origins["m0"] = Sourced("image", tissue.origin + ": tissue, divided by lambda")
     origins["m0_repetition_time"] = Sourced(tissue.repetition_time, tissue.time_origin, "s")
     if tissue.repetition_time is not None and tissue.repetition_time < FULLY_RELAXED:

@@ -31,6 +31,9 @@ def tissue_of(fit: PerfusionFit) -> TissueMap | None:
     named = None if scan.regions is None else scan.regions.tissue()
     if named is not None and scan.regions is not None:
         return TissueMap(named, f"labels of {scan.regions.source}")
+    if scan.tissue is not None:
+        known = scan.tissue.sum(axis=-1) > 0.5
+        return TissueMap(np.where(known, scan.tissue.argmax(axis=-1) + 1, 0).astype(np.uint8), "tissue maps, most probable class")
     given = str(getattr(scan.acquisition.origins.get("t1_tissue"), "origin", ""))
     if scan.t1_tissue is not None and given.startswith("option"):
         distance = np.abs(np.log(np.maximum(scan.t1_tissue, 0.05))[..., None] - np.log(T1))
@@ -63,6 +66,7 @@ def quality(fit: PerfusionFit) -> dict[str, object]:
         row["cbf_share_above_150"] = float(np.mean(cbf > 150)) if cbf.size else None
     row |= _by_tissue(fit, fitted)
     row["misfit_median"] = float(np.median(fit.misfit[fitted])) if cbf.size else None
+    row["pairs_doubted"] = fit.settings.get("pairs_doubted")
     row["noise_sd_median"] = fit.settings.get("noise_sd_median")
     row["model_error"] = fit.settings.get("model_error")
     return row
@@ -173,5 +177,6 @@ def plausibility(fit: PerfusionFit) -> list[dict[str, object]]:
         said = "is as in a living brain" if fine else f"is outside {bounds}; look for {check.advice}"
         sentence = f"{check.title} ({told}{unit}) {said}."
         line = {"figure": check.key, "value": value, "low": check.low, "high": check.high, "plausible": fine, "sentence": sentence}
-        rows.append(line | {"title": check.title, "shown": f"{told}{unit}", "range": bounds})
+        title = f"{check.title}, {unit.strip()}" if unit else check.title
+        rows.append(line | {"title": title, "shown": told, "range": f"{low} to {high}"})
     return rows

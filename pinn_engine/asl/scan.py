@@ -18,6 +18,7 @@ from . import mask as masks
 from . import volumes as volume_types
 from .acquisition import Acquisition, AcquisitionOptions, Sourced, build
 from .calibration import Series, calibrate
+from .priors import ArrivalMap, read_arrival, read_tissue
 from .regions import Regions, read_regions
 
 MODELS = ("buxton", "simplified")
@@ -41,6 +42,8 @@ class Scan:
     source: str  # file name of the input
     m0: np.ndarray | None = None
     t1_tissue: np.ndarray | None = None
+    tissue: np.ndarray | None = None  # (X, Y, Z, 3) probabilities of GM, WM, CSF where maps were given
+    arrival: ArrivalMap | None = None  # known beforehand, for a single delay
     regions: Regions | None = None
     notes: tuple[str, ...] = field(default_factory=tuple)  # plain sentences for the log and the report
 
@@ -51,7 +54,12 @@ def read(
     m0: str | PathLike[str] | float | None = None,
     mask: str | PathLike[str] | None = None,
     t1_map: str | PathLike[str] | None = None,
+    tissue: str | PathLike[str] | Sequence[str | PathLike[str]] | None = None,
+    att_map: str | PathLike[str] | None = None,
+    att_sd: float | None = None,
     m0_scale: float = 1.0,
+    m0_region: str | PathLike[str] | None = None,
+    m0_tissue: str | None = None,
     options: AcquisitionOptions | None = None,
     model: str = "buxton",
     series: str | None = None,
@@ -63,7 +71,9 @@ def read(
 
     `labels` is an image of regions for the table, `label_names` a table of their names.
     `m0` is tissue M0: a number, an image, or "control" for the mean control; None takes what the sidecar says. `mask`, `t1_map` (s) are
-    images on the series' grid. `series`, `m0_series` choose among the series of a DICOM folder. `options` replace or override the sidecar.
+    images on the series' grid. `tissue`: probabilities of GM, WM, CSF (a 4-D image, or three), from which T1 follows. `att_map` (s) with
+    its sd `att_sd` (s): arrival known beforehand, for a single delay. `m0_region`: a mask in which `m0_tissue` (csf, wm, gm) gives one M0
+    for all voxels. `series`, `m0_series` choose among the series of a DICOM folder. `options` replace or override the sidecar.
     Raises InputError, one line, for anything that cannot be used.
 
     >>> scan = read("sub-01_asl.nii.gz")  # doctest: +SKIP
@@ -91,13 +101,21 @@ def read(
         partition=acquisition.partition.number,
         t1_tissue=acquisition.t1_tissue.number if t1_tissue is None else t1_tissue,
         notes=notes,
+        region=m0_region,
+        region_tissue=m0_tissue or "csf",
     )
+    if m0_tissue is not None and m0_region is None:
+        raise InputError("--m0-tissue", "says what --m0-region is", found="no --m0-region", fix="give --m0-region FILE")
+    if att_sd is not None and att_map is None:
+        raise InputError("--att-sd", "is the uncertainty of --att-map", found="no --att-map", fix="give --att-map FILE")
     origins = {**acquisition.origins, **calibration.origins}
     brain, origins["mask"] = _mask(mask, calibration.image, volumes, types, difference, grid, path, acquisition.slice_axis)
     if impossible is not None and (count := int((impossible & brain).sum())):
         notes.append(f"The T1 map holds no possible value in {count} voxels of the mask: the default is used there.")
     if t1_tissue is not None:
         origins["t1_tissue"] = Sourced("map", "option --t1-map", "s")
+    if tissue is not None and t1_tissue is None:
+        origins["t1_tissue"] = Sourced("by tissue class", "option --tissue: the default for GM, 83/133 of it for WM", "s")
     _note_sign(difference, brain, notes)
     _note_m0(calibration.m0, brain, notes, path)
     return Scan(
@@ -109,6 +127,8 @@ def read(
         source=loaded.source,
         m0=calibration.m0,
         t1_tissue=t1_tissue,
+        tissue=None if tissue is None else read_tissue(tissue, grid),
+        arrival=None if att_map is None else read_arrival(att_map, att_sd, grid),
         regions=_regions(labels, label_names, grid, brain, notes),
         notes=tuple(notes),
     )

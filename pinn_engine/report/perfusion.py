@@ -61,10 +61,16 @@ def _cards(fit: PerfusionFit) -> Markup:
     usable, mask = curves.fitted_voxels(fit), fit.scan.mask
     cards = []
     for name, one in fit.maps.items():
+        if name in ("abv", "abat"):
+            continue  # few voxels have arteries: a median over the brain says nothing
         short = {"cbf": "perfusion" if one.kind.unit == "arbitrary" else "CBF", "att": "arrival time"}.get(name, one.kind.title)
         if usable.any():
             low, middle, high = (figure(float(x)) for x in np.percentile(one.value[usable], [25, 50, 75]))
-            cards.append(_card(f"Median {short}", middle, one.kind.unit, f"middle half {low} to {high}"))
+            interval = fit.settings.get("t1b_interval_95") if name == "t1b" else None
+            if isinstance(interval, list):  # one value for all voxels
+                cards.append(_card(short, middle, one.kind.unit, f"95 % interval {figure(interval[0])} to {figure(interval[1])}"))
+            else:
+                cards.append(_card(f"Median {short}", middle, one.kind.unit, f"middle half {low} to {high}"))
         else:
             cards.append(_card(f"Median {short}", "none", "", "no voxel could be fitted"))
     converged, inside = int(np.sum(mask & (fit.status == 1))), int(mask.sum())
