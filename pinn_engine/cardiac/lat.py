@@ -88,7 +88,7 @@ def fit_lat(
     problem = build(data, choice.strength)
     if strength is None:
         problem.rounding = problem.tuning.rounding[1]
-    settled = SparseGaussNewton(steps=12, relative=1e-3).solve(problem, theta, linear)
+    settled = SparseGaussNewton(steps=8, relative=2e-3).solve(problem, theta, linear)
     tell(0.8)
     level = float(data.sd.median())
     if sd is None:
@@ -96,7 +96,7 @@ def fit_lat(
         data = data.with_sd(level)
     problem = build(data, choice.strength, contaminated(level, float(np.ptp(data.value.numpy()))))
     problem.rounding = problem.tuning.rounding[1]
-    solution = SparseGaussNewton(steps=20, relative=5e-4).solve(problem, settled.theta, linear)
+    solution = SparseGaussNewton(steps=12, relative=1e-3).solve(problem, settled.theta, linear)
     tell(0.9)
     return with_draws(problem, solution, choice, level, draws, seed)
 

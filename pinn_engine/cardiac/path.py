@@ -40,7 +40,7 @@ def choose(
     *,
     strengths: Sequence[float] = STRENGTHS,
     seed: int = 0,
-    steps: int = 9,
+    steps: int = 5,
     progress: Callable[[float], None] | None = None,
 ) -> Choice:
     """Fit three quarters of the data along a path from strong to weak, each from the last, and score the rest."""
@@ -55,7 +55,7 @@ def choose(
         problem = build(kept, strength)
         if number:
             problem.rounding = problem.tuning.rounding[1]
-        solution = SparseGaussNewton(steps=steps if number else steps + 4, relative=2e-3).solve(problem, theta, linear)
+        solution = SparseGaussNewton(steps=steps if number else steps + 7, relative=5e-3).solve(problem, theta, linear)
         theta = solution.theta
         scores[strength] = prediction_error(problem, held, theta)
         if scores[strength] <= min(scores.values()):
@@ -64,7 +64,19 @@ def choose(
             progress((number + 1) / len(strengths))
         if scores[strength] > WORSE * min(scores.values()):
             break
-    return Choice(min(scores, key=lambda s: scores[s]), scores, best, width)
+    return Choice(lowest(scores), scores, best, width)
+
+
+def lowest(scores: dict[float, float]) -> float:
+    """The strength where a parabola through the best score and its neighbours is lowest, half way to them at most; log strength its axis."""
+    tried = sorted(scores)
+    best = min(range(len(tried)), key=lambda i: scores[tried[i]])
+    if best in (0, len(tried) - 1):
+        return tried[best]
+    x = np.log(tried[best - 1 : best + 2])
+    bend, slope, _ = np.polyfit(x - x[1], [scores[s] for s in tried[best - 1 : best + 2]], 2)
+    place = x[1] - 0.5 * slope / bend if bend > 0 else x[1]
+    return float(np.exp(np.clip(place, 0.5 * (x[0] + x[1]), 0.5 * (x[1] + x[2]))))
 
 
 def widening(problem: MapProblem, solution: SparseSolution, held: Samples, draws: int = 32) -> float:

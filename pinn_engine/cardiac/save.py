@@ -14,8 +14,9 @@ from ..files.grid import Grid
 from ..files.mesh import Mesh
 from ..files.movie import write_movie
 from ..files.output import OutputFolder
-from ..files.raster import grid_around, rasterise
+from ..files.raster import check_overlap, grid_around, rasterise
 from ..files.vtkmesh import encode
+from .read import HeartData
 from .result import HeartFit, NodeStatus
 
 DEFAULT_SPACING = 1.0  # mm, of a mesh's volumes
@@ -37,6 +38,12 @@ def save(fit: HeartFit, folder: OutputFolder, *, reference: str | None = None, s
                 written.append(path)
     written.append(folder.write_json(f"{prefix}_parameters.json", parameters(fit)))
     return written
+
+
+def check_volumes(data: HeartData, reference: str | None = None, spacing: float | None = None) -> None:
+    """Raises InputError, before a fit is spent on it, where the volumes of a mesh could not be written."""
+    if data.grid is None:
+        check_overlap(data.whole, nifti.read(reference, what="reference image")[1] if reference else grid_around(data.whole, spacing or 1.0))
 
 
 def write_mesh(fit: HeartFit, folder: OutputFolder) -> Path:
