@@ -50,7 +50,7 @@ def activation(mesh: Mesh, name: str | None = None, unit: TimeUnit | None = None
 
 
 def measured(mesh: Mesh, unit: TimeUnit | None = None) -> tuple[np.ndarray, np.ndarray] | None:
-    """Positions (P, 3) mm and activation times (P,) TU of the points a mapping system measured (CARTO); None where fewer than MIN_LATS are."""
+    """Positions (P, 3) mm and activation times (P,) TU of the points a mapping system measured (CARTO); None: fewer than MIN_LATS."""
     unit = unit or TimeUnit("ms")
     place, LAT = (mesh.field_data.get(f"measured_{name}") for name in ("position", "LAT"))
     if place is None or LAT is None:

@@ -17,6 +17,7 @@ STRENGTHS = (1.1, 0.4, 0.13, 0.04)  # in 1/l0, see mapfit
 HELD_OUT = 0.25
 WORSE = 1.05  # the path ends where a weaker prior predicts this much worse than the best so far
 USUAL = 0.8  # width of intervals that cover as they say over Laplace's: between 0.45 (one sharp scar) and 1.1 (uneven everywhere)
+WARM = 1e-5  # damping of a fit that starts near its end: with more, a scar moves up or down as a whole in dozens of small steps
 CAP = 9.0  # of a squared standardised error: one outlier must not choose the prior
 
 Build = Callable[[Samples, float], MapProblem]  # data, strength -> problem
@@ -55,7 +56,8 @@ def choose(
         problem = build(kept, strength)
         if number:
             problem.rounding = problem.tuning.rounding[1]
-        solution = SparseGaussNewton(steps=steps if number else steps + 7, relative=5e-3).solve(problem, theta, linear)
+        newton = SparseGaussNewton(steps, relative=2e-3, damping=WARM) if number else SparseGaussNewton(steps + 7, relative=2e-3)
+        solution = newton.solve(problem, theta, linear)
         theta = solution.theta
         scores[strength] = prediction_error(problem, held, theta)
         if scores[strength] <= min(scores.values()):
@@ -68,7 +70,7 @@ def choose(
 
 
 def lowest(scores: dict[float, float]) -> float:
-    """The strength where a parabola through the best score and its neighbours is lowest, half way to them at most; log strength its axis."""
+    """Where a parabola (over log strength) through the best score and its neighbours is lowest, half way to them at most."""
     tried = sorted(scores)
     best = min(range(len(tried)), key=lambda i: scores[tried[i]])
     if best in (0, len(tried) - 1):

@@ -121,7 +121,7 @@ def from_mesh(
 
 
 def from_points(mesh: Mesh, unit: TimeUnit, position: np.ndarray, LAT: np.ndarray, *, prefix: str = "heart") -> HeartData:
-    """Activation times (P,) TU measured at `position` (P, 3) mm, laid on the nearest triangle; the mesh's own LAT, an interpolation, is not used."""
+    """Activation times (P,) TU measured at `position` (P, 3) mm, laid on the nearest triangle; the mesh's own LAT is not used."""
     cell, weight, distance = nearest(mesh, position)
     near = distance <= FAR
     on = np.full(len(mesh.points), np.nan)

@@ -42,8 +42,8 @@ def save(fit: HeartFit, folder: OutputFolder, *, reference: str | None = None, s
 
 def check_volumes(data: HeartData, reference: str | None = None, spacing: float | None = None) -> None:
     """Raises InputError, before a fit is spent on it, where the volumes of a mesh could not be written."""
-    if data.grid is None:
-        check_overlap(data.whole, nifti.read(reference, what="reference image")[1] if reference else grid_around(data.whole, spacing or 1.0))
+    if data.grid is None and (reference or spacing is not None):
+        check_overlap(data.whole, _target(data, reference, spacing))
 
 
 def write_mesh(fit: HeartFit, folder: OutputFolder) -> Path:
@@ -70,9 +70,7 @@ def _volumes(fit: HeartFit, folder: OutputFolder, reference: str | None, spacing
     prefix, grid, written = fit.data.prefix, fit.data.grid, []
     shell: dict[str, Any] = {}
     if grid is None:
-        target = (
-            nifti.read(reference, what="reference image")[1] if reference else grid_around(fit.data.whole, spacing or DEFAULT_SPACING, 2.0)
-        )
+        target = _target(fit.data, reference, spacing)
         if fit.data.whole.is_surface:
             shell = {"ShellThickness": 2.0 * float(target.spacing.max()), "ShellThicknessUnit": "mm"}
     for key, one in fit.maps.items():
@@ -84,6 +82,12 @@ def _volumes(fit: HeartFit, folder: OutputFolder, reference: str | None, spacing
             about_file = {"Description": about, "Units": one.unit, "Space": "RAS+", **shell} | provenance(fit)
             written.append(folder.write_json(f"{prefix}_{name}.json", about_file))
     return written
+
+
+def _target(data: HeartData, reference: str | None, spacing: float | None) -> Grid:
+    if reference:
+        return nifti.read(reference, what="reference image")[1]
+    return grid_around(data.whole, DEFAULT_SPACING if spacing is None else spacing, 2.0)
 
 
 def _raster(fit: HeartFit, values: np.ndarray, grid: Grid) -> np.ndarray:
