@@ -16,6 +16,7 @@ from .mapfit import MapProblem, Samples
 STRENGTHS = (1.1, 0.4, 0.13, 0.04)  # in 1/l0, see mapfit
 HELD_OUT = 0.25
 WORSE = 1.05  # the path ends where a weaker prior predicts this much worse than the best so far
+SLACK = 0.02  # how much worse than the best a stronger prior may predict and still be taken
 USUAL = 0.8  # width of intervals that cover as they say over Laplace's: between 0.45 (one sharp scar) and 1.1 (uneven everywhere)
 WARM = 1e-5  # damping of a fit that starts near its end: with more, a scar moves up or down as a whole in dozens of small steps
 CAP = 9.0  # of a squared standardised error: one outlier must not choose the prior
@@ -42,6 +43,7 @@ def choose(
     strengths: Sequence[float] = STRENGTHS,
     seed: int = 0,
     steps: int = 5,
+    slack: float = SLACK,
     progress: Callable[[float], None] | None = None,
 ) -> Choice:
     """Fit three quarters of the data along a path from strong to weak, each from the last, and score the rest."""
@@ -66,19 +68,23 @@ def choose(
             progress((number + 1) / len(strengths))
         if scores[strength] > WORSE * min(scores.values()):
             break
-    return Choice(lowest(scores), scores, best, width)
+    return Choice(strongest(scores, slack), scores, best, width)
 
 
-def lowest(scores: dict[float, float]) -> float:
-    """Where a parabola (over log strength) through the best score and its neighbours is lowest, half way to them at most."""
+def strongest(scores: dict[float, float], slack: float) -> float:
+    """The strongest prior that predicts at most `slack` (a share) worse than the best, scores interpolated over log strength.
+
+    Held-out times judge T, and T forgives a weak prior longer than D does.
+    """
     tried = sorted(scores)
-    best = min(range(len(tried)), key=lambda i: scores[tried[i]])
-    if best in (0, len(tried) - 1):
-        return tried[best]
-    x = np.log(tried[best - 1 : best + 2])
-    bend, slope, _ = np.polyfit(x - x[1], [scores[s] for s in tried[best - 1 : best + 2]], 2)
-    place = x[1] - 0.5 * slope / bend if bend > 0 else x[1]
-    return float(np.exp(np.clip(place, 0.5 * (x[0] + x[1]), 0.5 * (x[1] + x[2]))))
+    at = min(range(len(tried)), key=lambda i: scores[tried[i]])
+    allowed = (1.0 + slack) * scores[tried[at]]
+    while at + 1 < len(tried) and scores[tried[at + 1]] <= allowed:
+        at += 1
+    if at + 1 == len(tried):
+        return tried[at]
+    share = (allowed - scores[tried[at]]) / (scores[tried[at + 1]] - scores[tried[at]])
+    return float(tried[at] * (tried[at + 1] / tried[at]) ** share)
 
 
 def widening(problem: MapProblem, solution: SparseSolution, held: Samples, draws: int = 32) -> float:
