@@ -22,6 +22,7 @@ ACROSS = 0.2  # D across over D along the fibres, where the mesh has fibres (bul
 SPEEDS = (0.015, 6.0)  # m/s: a median outside means a mistaken unit (scar 0.05, atrium 0.3-1.2, Purkinje 4)
 SPEED_FLOOR = 0.02  # sd of log CV that the noise does not tell: grid and equation (found on one draw of the fibred atrium)
 ROUGH = 0.5  # share of the spread of log slowness among the cells round a node that counts as error of CV (the same draw)
+DENSE = 0.8  # share of the nodes with an activation time beyond which a map was most likely interpolated
 BLURRED = 0.5  # sd of log D beyond which D counts as undetermined
 MISFIT = 0.5  # equation residual (1 = all of it) beyond which fronts collide or break through
 
@@ -106,6 +107,11 @@ def _from_lat(
     unit = data.unit
     wrong = int((outlier_share(solved) > 0.5).sum())
     notes = [f"{wrong} of {len(samples.value)} activation times do not fit their neighbours and were set aside"] if wrong else []
+    if data.points is None and len(samples.value) > DENSE * data.inside.sum():
+        notes.append(
+            f"{len(samples.value)} of {int(data.inside.sum())} nodes carry an activation time: were they interpolated from fewer points by "
+            "another program, they are not independent and the standard deviations here are too small"
+        )
     predicted = samples.at(torch.from_numpy(solved.T)).numpy()
     settings = common_settings(solved, model, ratio, width, seed)
     settings |= {

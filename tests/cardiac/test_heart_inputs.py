@@ -211,6 +211,14 @@ def test_bad_input_is_one_line(tmp_path, capsys, name):
     assert not list((tmp_path / "o").rglob("*_D.nii.gz"))
 
 
+def test_a_time_on_every_node_is_suspected_to_be_interpolated():
+    LAT = GOOD + np.random.default_rng(0).normal(0.0, 1.0, len(GOOD))
+    half = np.where(np.arange(len(GOOD)) % 2, LAT, np.nan)
+    said = [fit(from_mesh(SHEET, TimeUnit("ms"), LAT=seen), noise=1.0, strength=1.1).notes for seen in (LAT, half)]
+    assert any("169 of 169 nodes carry an activation time" in note for note in said[0])
+    assert not any("carry an activation time" in note for note in said[1])
+
+
 def test_a_reference_image_elsewhere_is_told_before_the_fit(tmp_path, capsys, monkeypatch):
     write(SHEET.with_data(LAT=GOOD), tmp_path / "a.vtp")
     away = np.eye(4)
