@@ -72,13 +72,14 @@ def fit(
     chosen = preset_of(preset, scan.source)
     wanted = unknowns(chosen, unknown, scan.acquisition.t1_blood)
     settings = _settings(scan, wanted, model or chosen.model, method, network, model_error, device, seed, notes)
+    joint = {"cbf", "att"} <= set(settings.unknown)
     settings = replace(settings, t1b_prior=t1b_prior(chosen, scan.acquisition.t1_blood))
-    spatial = chosen.spatial if spatial is None else spatial
+    spatial = chosen.spatial and joint if spatial is None else spatial
     c = curves(scan)
     if len(c) == 0:
         found = f"{int(scan.mask.sum())} voxels in the mask, none of them usable"
         raise InputError(scan.source, "no voxel can be fitted", found=found, fix="check the mask, M0 and the image for NaN and zeros")
-    if preset is not None and {"cbf", "att"} <= set(settings.unknown):
+    if preset is not None and joint:
         return _subject(scan, c, settings, spatial, notes, progress)
     together = spatial and _can_be_spatial(settings, scan, notes)
     tissue = None
@@ -91,8 +92,8 @@ def fit(
         level = max(model_error_by_evidence(plan), LEAST_MODEL_ERROR) if model_error is None else model_error
     if tissue is None:
         return _result(scan, plan, solve(plan, level, progress), level, notes)
-    joint = fit_spatial(plan, scan, tissue, level, (lambda done: progress("fit", done)) if progress else None)
-    return add_spatial(_result(scan, plan, joint.solution, level, notes), plan.c, joint)
+    brain = fit_spatial(plan, scan, tissue, level, (lambda done: progress("fit", done)) if progress else None)
+    return add_spatial(_result(scan, plan, brain.solution, level, notes), plan.c, brain)
 
 
 def _subject(scan: Scan, c: Curves, settings: Settings, spatial: bool, notes: list[str], progress: Progress | None) -> PerfusionFit:
