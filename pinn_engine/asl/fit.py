@@ -73,7 +73,7 @@ def fit(
     wanted = unknowns(chosen, unknown, scan.acquisition.t1_blood)
     settings = _settings(scan, wanted, model or chosen.model, method, network, model_error, device, seed, notes)
     joint = {"cbf", "att"} <= set(settings.unknown)
-    settings = replace(settings, t1b_prior=t1b_prior(chosen, scan.acquisition.t1_blood))
+    settings = replace(settings, t1b_prior=t1b_prior(chosen, scan.acquisition.t1_blood), flow_prior=chosen.flow)
     spatial = chosen.spatial and joint if spatial is None else spatial
     c = curves(scan)
     if len(c) == 0:
