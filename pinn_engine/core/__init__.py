@@ -2,6 +2,7 @@
 
 from .couplings import Coupling, Graph, Independent, Shared
 from .elimination import ReducedNetwork, Separable, eliminate_output_layer
+from . import jets
 from .fields import MLP, LinearField
 from .linear import inverse_spd, solve_spd
 from .problem import Problem, linearise_reference, stack
@@ -31,6 +32,7 @@ __all__ = [
     "Unknowns",
     "eliminate_output_layer",
     "inverse_spd",
+    "jets",
     "linearise_reference",
     "solve_in_chunks",
     "solve_spd",

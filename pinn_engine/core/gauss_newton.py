@@ -1,0 +1,140 @@
+"""One problem with some thousand unknowns and any number of rows: Gauss-Newton whose normal equations are summed over chunks of rows.
+
+`LevenbergMarquardt` keeps the Jacobians of many small problems; here J (R, P) is never held whole: a problem hands over blocks of rows, and
+J^T J (P, P) is all that stays.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from .solution import Status
+
+
+@dataclass(frozen=True)
+class Block:
+    """Residuals (R,), and their Jacobian (R, Q) by the unknowns `columns` (Q,), the only ones that they depend on."""
+
+    row: Tensor
+    jacobian: Tensor | None = None
+    columns: Tensor | None = None
+
+
+class StreamedProblem:
+    """Subclass with `blocks`: theta is (P,), rows are in units of their standard deviation."""
+
+    def blocks(self, theta: Tensor, slopes: bool) -> Iterator[Block]:
+        """Some thousand rows at a time; without `slopes` the Jacobians are left away."""
+        raise NotImplementedError
+
+    def cost(self, theta: Tensor) -> float:
+        """0.5 |r|^2."""
+        with torch.no_grad():
+            return sum(0.5 * float((block.row.double() ** 2).sum()) for block in self.blocks(theta, False))
+
+    def normal(self, theta: Tensor) -> tuple[float, Tensor, Tensor]:
+        """Cost, J^T r (P,) and J^T J (P, P), float64."""
+        cost, gradient, matrix = 0.0, theta.new_zeros(len(theta)), theta.new_zeros(len(theta), len(theta))
+        with torch.no_grad():
+            for block in self.blocks(theta, True):
+                assert block.jacobian is not None
+                cost += 0.5 * float((block.row.double() ** 2).sum())
+                at = torch.arange(len(theta)) if block.columns is None else block.columns
+                gradient[at] += (block.jacobian.T @ block.row).to(gradient.dtype)
+                matrix[at[:, None], at] += (block.jacobian.T @ block.jacobian).to(matrix.dtype)
+        return cost, gradient, matrix
+
+    def slope(self, theta: Tensor) -> Tensor:
+        """J^T r (P,) alone."""
+        gradient = theta.new_zeros(len(theta))
+        with torch.no_grad():
+            for block in self.blocks(theta, True):
+                assert block.jacobian is not None
+                at = slice(None) if block.columns is None else block.columns
+                gradient[at] += (block.jacobian.T @ block.row).to(gradient.dtype)
+        return gradient
+
+    def limit(self, theta: Tensor, step: Tensor) -> Tensor:
+        """The step, cut to what the model stands."""
+        return step
+
+
+@dataclass(frozen=True)
+class StreamedSolution:
+    """theta (P,), how it ended, cost per step, and J^T J at the last accepted point but one or later."""
+
+    theta: Tensor
+    status: Status
+    steps: int
+    history: list[float] = field(default_factory=list)
+    matrix: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class StreamedGaussNewton:
+    """Levenberg-Marquardt with Nielsen's damping, relative to the diagonal of J^T J; `floor`: of that diagonal, as a share of its mean."""
+
+    steps: int = 30
+    damping: float = 1e-2
+    relative: float = 1e-4
+    floor: float = 1e-6
+    tries: int = 6
+
+    def solve(self, problem: StreamedProblem, theta: Tensor, tell: Callable[[int, float], None] | None = None) -> StreamedSolution:
+        """Minimise from theta (P,) float64; never raises for a fit that fails, its status says so."""
+        theta, mu, status, history, done = theta.clone(), self.damping, Status.STEP_LIMIT, [], 0
+        matrix = None
+        for _ in range(self.steps):
+            cost, gradient, matrix = problem.normal(theta)
+            if not math.isfinite(cost):
+                return StreamedSolution(theta, Status.NOT_FINITE, done, history, matrix)
+            history.append(cost)
+            diagonal = matrix.diagonal()
+            scale = diagonal.clamp_min(self.floor * float(diagonal.mean()))
+            growth, new, promised = 4.0, math.inf, 0.0
+            for _ in range(self.tries):
+                factor, info = torch.linalg.cholesky_ex(matrix + torch.diag(mu * scale))
+                if int(info) == 0:
+                    step = problem.limit(theta, -torch.cholesky_solve(gradient[:, None], factor)[:, 0])
+                    promised = -float(step @ gradient) - 0.5 * float(step @ (matrix @ step))
+                    new = problem.cost(theta + step)
+                    if new < cost:
+                        break
+                mu, growth = max(mu * growth, 1e-8), 2.0 * growth
+            if not new < cost:
+                status = Status.CONVERGED if promised < self.relative * cost else Status.STALLED
+                break
+            gain = (cost - new) / max(promised, 1e-300)
+            theta, done = theta + step, done + 1
+            mu = max(mu * max(0.1, 1.0 - (2.0 * min(gain, 1.0) - 1.0) ** 3), 1e-10)
+            if tell:
+                tell(done, new)
+            if cost - new < self.relative * cost and gain > 0.25:
+                status = Status.CONVERGED
+                history.append(new)
+                break
+        return StreamedSolution(theta, status, done, history, matrix)
+
+
+@dataclass(frozen=True)
+class StreamedAdam:
+    """First-order warm-up (Kingma & Ba 2015, arXiv:1412.6980): every step sees another small part of the rows; rate falling to a tenth."""
+
+    steps: int = 300
+    rate: float = 1e-2
+
+    def solve(self, part: Callable[[int], StreamedProblem], theta: Tensor) -> Tensor:
+        """theta (P,) after `steps` on the problems part(0), part(1), ..."""
+        theta, mean, square = theta.clone(), torch.zeros_like(theta), torch.zeros_like(theta)
+        for step in range(self.steps):
+            problem = part(step)
+            gradient = torch.nan_to_num(problem.slope(theta))
+            mean, square = 0.9 * mean + 0.1 * gradient, 0.999 * square + 0.001 * gradient**2
+            rate = self.rate * (1.0 - 0.9 * step / self.steps)
+            theta = theta - rate * (mean / (1.0 - 0.9 ** (step + 1))) / ((square / (1.0 - 0.999 ** (step + 1))).sqrt() + 1e-12)
+        return theta
