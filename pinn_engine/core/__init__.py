@@ -1,8 +1,8 @@
 """The engine: fields, unknowns, problems, couplings, solvers, solutions. It imports torch and nothing medical."""
 
+from . import jets
 from .couplings import Coupling, Graph, Independent, Shared
 from .elimination import ReducedNetwork, Separable, eliminate_output_layer
-from . import jets
 from .fields import MLP, LinearField
 from .linear import inverse_spd, solve_spd
 from .problem import Problem, linearise_reference, stack

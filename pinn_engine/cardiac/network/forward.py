@@ -8,7 +8,7 @@ doi:10.1016/j.cma.2024.116813) and their points drawn where they are badly met o
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch

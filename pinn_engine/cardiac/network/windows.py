@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ...core import MLP, jets
 from ...core.gauss_newton import Block, StreamedProblem
-from ...core.jets import TIME, VALUE
+from ...core.jets import VALUE
 from ..model import AlievPanfilov
 from .equation import recovery, recovery_rows, voltage_rows
 from .places import Places
@@ -148,9 +148,7 @@ class InverseProblem(StreamedProblem):
             time = torch.full((len(nodes),), self.windows.edges[window + 1], dtype=self.data.time.dtype)
             left, right = (self.windows.inputs(w, nodes, time)[:1] for w in (window, window + 1))
             first, second = self.windows.columns(window), self.windows.columns(window + 1)
-            passes = [
-                jets.forward(net, theta[c], torch.cat([i, torch.zeros_like(i)])) for c, i in ((first, left), (second, right))
-            ]
+            passes = [jets.forward(net, theta[c], torch.cat([i, torch.zeros_like(i)])) for c, i in ((first, left), (second, right))]
             rows, slope = [], []
             for k in range(2):
                 values = [p.output[VALUE, :, k] for p in passes]
