@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -26,7 +27,13 @@ class Block:
 
 
 class StreamedProblem:
-    """Subclass with `blocks`: theta is (P,), rows are in units of their standard deviation."""
+    """Subclass with `blocks`: theta is (P,), rows are in units of their standard deviation.
+
+    `chain`: sizes of consecutive groups of unknowns that share rows with their neighbours in the chain only (time windows); what follows
+    them in theta (numbers) may share rows with all. Solving then costs as much as the groups one by one.
+    """
+
+    chain: tuple[int, ...] = ()
 
     def blocks(self, theta: Tensor, slopes: bool) -> Iterator[Block]:
         """Some thousand rows at a time; without `slopes` the Jacobians are left away."""
@@ -82,12 +89,14 @@ class StreamedGaussNewton:
     steps: int = 30
     damping: float = 1e-2
     relative: float = 1e-4
+    absolute: float = 1e-12
     floor: float = 1e-6
     tries: int = 6
 
     def solve(self, problem: StreamedProblem, theta: Tensor, tell: Callable[[int, float], None] | None = None) -> StreamedSolution:
         """Minimise from theta (P,) float64; never raises for a fit that fails, its status says so."""
-        theta, mu, status, history, done = theta.clone(), self.damping, Status.STEP_LIMIT, [], 0
+        theta, mu, status, done = theta.clone(), self.damping, Status.STEP_LIMIT, 0
+        history: list[float] = []
         matrix = None
         for _ in range(self.steps):
             cost, gradient, matrix = problem.normal(theta)
@@ -98,27 +107,65 @@ class StreamedGaussNewton:
             scale = diagonal.clamp_min(self.floor * float(diagonal.mean()))
             growth, new, promised = 4.0, math.inf, 0.0
             for _ in range(self.tries):
-                factor, info = torch.linalg.cholesky_ex(matrix + torch.diag(mu * scale))
-                if int(info) == 0:
-                    step = problem.limit(theta, -torch.cholesky_solve(gradient[:, None], factor)[:, 0])
+                step = solve_chain(matrix, mu * scale, -gradient[:, None], problem.chain)
+                if step is not None:
+                    step = problem.limit(theta, step[:, 0])
                     promised = -float(step @ gradient) - 0.5 * float(step @ (matrix @ step))
                     new = problem.cost(theta + step)
                     if new < cost:
                         break
                 mu, growth = max(mu * growth, 1e-8), 2.0 * growth
             if not new < cost:
-                status = Status.CONVERGED if promised < self.relative * cost else Status.STALLED
+                status = Status.CONVERGED if promised <= self.relative * cost + self.absolute else Status.STALLED
                 break
             gain = (cost - new) / max(promised, 1e-300)
             theta, done = theta + step, done + 1
             mu = max(mu * max(0.1, 1.0 - (2.0 * min(gain, 1.0) - 1.0) ** 3), 1e-10)
             if tell:
                 tell(done, new)
-            if cost - new < self.relative * cost and gain > 0.25:
+            if cost - new <= self.relative * cost + self.absolute and gain > 0.25:
                 status = Status.CONVERGED
                 history.append(new)
                 break
         return StreamedSolution(theta, status, done, history, matrix)
+
+
+def solve_chain(matrix: Tensor, extra: Tensor, rhs: Tensor, chain: tuple[int, ...] = ()) -> Tensor | None:
+    """x (P, K) of (matrix + diag(extra)) x = rhs; None where that is not positive definite. Only the chain's own blocks are looked at."""
+    size, sizes = len(matrix), chain or (len(matrix),)
+    edges = [0, *torch.tensor(sizes).cumsum(0).tolist()]
+    inner = edges[-1]
+    wide = torch.cat([rhs[:inner], matrix[:inner, inner:]], dim=1)  # right-hand sides, then the border's columns
+    factors, links, forth = [], [], []
+    for k, (low, high) in enumerate(pairwise(edges)):
+        block, right = matrix[low:high, low:high] + torch.diag(extra[low:high]), wide[low:high]
+        if k:
+            before = slice(edges[k - 1], low)
+            link = torch.linalg.solve_triangular(factors[-1], matrix[before, low:high], upper=False)
+            block, right = block - link.T @ link, right - link.T @ forth[-1]
+            links.append(link)
+        factor, info = torch.linalg.cholesky_ex(block)
+        if int(info):
+            return None
+        factors.append(factor)
+        forth.append(torch.linalg.solve_triangular(factor, right, upper=False))
+    half = torch.cat(forth)
+    count, back = rhs.shape[1], half
+    border = None
+    if size > inner:
+        corner = matrix[inner:, inner:] + torch.diag(extra[inner:]) - half[:, count:].T @ half[:, count:]
+        factor, info = torch.linalg.cholesky_ex(corner)
+        if int(info):
+            return None
+        border = torch.cholesky_solve(rhs[inner:] - half[:, count:].T @ half[:, :count], factor)
+        back = half[:, :count] - half[:, count:] @ border
+    parts: list[Tensor] = []
+    for k in reversed(range(len(sizes))):
+        right = back[edges[k] : edges[k + 1]]
+        if parts:
+            right = right - links[k] @ parts[0]
+        parts.insert(0, torch.linalg.solve_triangular(factors[k].T, right, upper=True))
+    return torch.cat(parts if border is None else [*parts, border])
 
 
 @dataclass(frozen=True)

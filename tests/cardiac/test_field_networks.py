@@ -114,7 +114,7 @@ def test_a_hard_start_is_met_exactly(truth):
     kept = [
         solve(cable(), MODEL, D, V0, 0.0, np.arange(2.0), Settings(width=10, points=300, bursts=1, hard_start=h)) for h in (True, False)
     ]
-    laid = lay(cable(), MLP((5, 10, 10, 2)), MODEL, V0, 0.0, torch.Generator().manual_seed(0))[0]
+    laid = lay(cable(), MLP((5, 10, 10, 2)), MODEL, D, V0, 0.0, torch.Generator().manual_seed(0))[0]
     assert rms(kept[0].V[:, 0] - torch.sigmoid(laid[0, :, 0]).numpy()) < 1e-6
     assert rms(kept[1].V[:, 0] - V0) > 10 * rms(kept[0].V[:, 0] - torch.sigmoid(laid[0, :, 0]).numpy())
 
@@ -124,7 +124,7 @@ def window(truth):
     """A window as it stands before its fit: N laid on the rates at its begin."""
     generator = torch.Generator().manual_seed(0)
     network = MLP((5, 10, 10, 2))
-    start, _ = lay(cable(), network, MODEL, truth[0], 0.0, generator)
+    start, _ = lay(cable(), network, MODEL, D, truth[0], 0.0, generator)
     one = Window(cable(), network, MODEL, D, start, 2.0)
     return one, forward._laid_on_rates(one, network.glorot(1, generator, dtype=torch.float64)[0], generator), generator
 
@@ -153,7 +153,7 @@ def test_adaptive_points_go_where_the_equations_are_missed():
     x = np.linspace(0.0, 10.0, 201)
     places, generator = box(x[:, None], np.zeros(1), np.array([10.0]), 6), torch.Generator().manual_seed(0)
     network = MLP((7, 12, 12, 2))
-    start, _ = lay(places, network, MODEL, 1.0 / (1.0 + np.exp((x - 5.0) / 0.158)), 0.0, generator)
+    start, _ = lay(places, network, MODEL, D, 1.0 / (1.0 + np.exp((x - 5.0) / 0.158)), 0.0, generator)
     one = Window(places, network, MODEL, D, start, 2.0)
     theta = forward._laid_on_rates(one, network.glorot(1, generator, dtype=torch.float64)[0], generator)
     plain, chosen = forward._draw(one, 150, generator), adaptive_points(one, theta, 100, generator)

@@ -59,7 +59,7 @@ def voltage_rows(out: Tensor, D: Tensor | float, model: AlievPanfilov, rest: flo
 
 
 def recovery_rows(out: Tensor, model: AlievPanfilov) -> Residuals:
-    """The equation of W, divided by W + eps / mu1, from the same jets: u_t - mu1 (W + eps (V + mu2) / mu1) / (W + eps / mu1) pull / (V + mu2)."""
+    """The equation of W divided by W + eps / mu1, from the same jets: u_t - (eps + mu1 W / (V + mu2)) pull / (W + eps / mu1)."""
     V, Q = torch.sigmoid(out[VALUE, :, 0]), torch.sigmoid(-out[VALUE, :, 0])
     u = out[VALUE, :, 1]
     W, grown = recovery(u, model)

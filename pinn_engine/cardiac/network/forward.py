@@ -1,7 +1,7 @@
-"""V and W from the equations alone: time windows solved one after the other, each by a network that starts exactly where the last one ended.
+"""V and W from the equations alone: time windows solved one after the other, each by a network that starts where the last one ended.
 
-In a window (z, u) = (z0, u0)(x) + (t - t0) N(x, t): the state at its start is met exactly, and since z0 is itself made of functions without
-normal slope, no-flux and initial condition agree. Rows are weighted by causality (Wang, Sankaran & Perdikaris 2024,
+In a window (z, u) = (z0, u0)(x) + (t - t0) N(x, t): the state at its start is met exactly, and since z0 is itself a network of functions
+without normal slope, no-flux and initial condition agree. Rows are weighted by causality (Wang, Sankaran & Perdikaris 2024,
 doi:10.1016/j.cma.2024.116813) and their points drawn where they are badly met or V moves (Wu et al. 2023, doi:10.1016/j.cma.2022.115671).
 """
 
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ...core import MLP, jets
 from ...core.gauss_newton import Block, StreamedAdam, StreamedGaussNewton, StreamedProblem
-from ...core.jets import TIME, VALUE
+from ...core.jets import SECOND, TIME, VALUE
 from ...errors import InputError
 from ..model import AlievPanfilov
 from .equation import recovery, recovery_rows, voltage_rows
@@ -24,6 +24,9 @@ from .places import Places
 
 SCALE_V, SCALE_U = 2.0, 0.3  # 1/TU: k / 4, and the usual |u_t|: both equations then weigh about the same
 ENOUGH, GOOD, POOR = 0.008, 0.03, 0.15  # rms residual of V's equation, 1/TU: no more bursts; solved; beyond it V is not to be used
+
+
+SMOOTH = 3e-3
 
 
 @dataclass(frozen=True)
@@ -117,18 +120,22 @@ class Window(StreamedProblem):
 
 
 class Laid(StreamedProblem):
-    """A network laid over given values (M, 2) at jets of inputs (C, M, I), with `weight` (M, 2)."""
+    """A network laid over given values (M, 2) at jets of inputs (C, M, I), with `weight` (M, 2), as smooth as `smooth` mm^2 asks.
 
-    def __init__(self, network: MLP, inputs: Tensor, target: Tensor, weight: Tensor):
-        self.network, self.inputs, self.target, self.weight = network, inputs, target, weight
+    Values alone leave the derivatives between the nodes free: rows `smooth` * L out keep them from growing.
+    """
+
+    def __init__(self, network: MLP, inputs: Tensor, target: Tensor, weight: Tensor, smooth: float = 0.0):
+        self.network, self.inputs, self.target, self.weight, self.smooth = network, inputs, target, weight, smooth
 
     def blocks(self, theta: Tensor, slopes: bool) -> Iterator[Block]:
         done = jets.forward(self.network, theta.to(self.inputs.dtype), self.inputs)
         for k in range(2):
-            row = self.weight[:, k] * (done.output[VALUE, :, k] - self.target[:, k])
-            seeds = torch.zeros_like(done.output)
-            seeds[VALUE, :, k] = self.weight[:, k]
-            yield Block(row, jets.pull_back(self.network, done, seeds) if slopes else None)
+            for channel, weight in ((VALUE, self.weight[:, k]), (SECOND, torch.full_like(self.weight[:, k], self.smooth))):
+                row = weight * (done.output[channel, :, k] - (self.target[:, k] if channel == VALUE else 0.0))
+                seeds = torch.zeros_like(done.output)
+                seeds[channel, :, k] = weight
+                yield Block(row, jets.pull_back(self.network, done, seeds) if slopes else None)
 
 
 def solve(
@@ -148,7 +155,7 @@ def solve(
         raise InputError("times", "must increase", found=f"{len(times)} values", fix="give at least two")
     generator = torch.Generator().manual_seed(s.seed)
     network = MLP((places.features + 1, *[s.width] * s.depth, 2))
-    start, _ = lay(places, network, model, V0, W0, generator)
+    start, under = lay(places, network, model, D, V0, W0, generator)
     count = max(1, round(float(times[-1] - times[0]) / s.window))
     edges = np.linspace(times[0], times[-1], count + 1)
     every, dtype = torch.arange(places.nodes), places.jets.dtype
@@ -163,15 +170,15 @@ def solve(
             V.append(torch.sigmoid(out[:, 0]))
             W.append(recovery(out[:, 1], model)[0])
         residual.append(check(window, theta, generator))
-        start = window.evaluate(theta, every, torch.full((len(every),), window.span, dtype=dtype))[1]
-        start[TIME] = 0.0
+        end = window.evaluate(theta, every, torch.full((len(every),), window.span, dtype=dtype))[1][VALUE]
+        start, under = lay_logits(places, network, end.double(), under, smoothing(D, model), generator)  # not the end itself: its roughness would add up
         if tell:
             tell((k + 1) / count)
     return FieldSolution(torch.stack(V, 1).float().numpy(), torch.stack(W, 1).float().numpy(), times, residual, history)
 
 
 def lay(
-    places: Places, network: MLP, model: AlievPanfilov, V0: np.ndarray, W0: np.ndarray | float, generator: torch.Generator
+    places: Places, network: MLP, model: AlievPanfilov, D: float, V0: np.ndarray, W0: np.ndarray | float, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
     """Jets (C, N, 2) of (z, u) for a state given at the nodes, as near to it as a network without flux comes; and its weights."""
     V = torch.as_tensor(np.asarray(V0, float)).clamp(1e-9, 1.0 - 1e-4)
@@ -179,12 +186,22 @@ def lay(
         raise InputError("V0", "does not fit the places", found=len(V), fix=f"give {places.nodes} values")
     W = torch.as_tensor(np.broadcast_to(np.asarray(W0, float), V.shape).copy())
     target = torch.stack([torch.logit(V), torch.log((W + model.eps / model.mu1).clamp_min(1e-3))], dim=1)
-    target, dtype = target.to(places.jets.dtype), places.jets.dtype
+    return lay_logits(places, network, target, network.glorot(1, generator, dtype=torch.float64)[0], smoothing(D, model), generator)
+
+
+def smoothing(D: float, model: AlievPanfilov) -> float:
+    """Weight of L z beside the values', mm^2: a hundredth of the front scale squared."""
+    return SMOOTH * 2.0 * D / model.k
+
+
+def lay_logits(places: Places, network: MLP, target: Tensor, theta: Tensor, smooth: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """The same for z, u (N, 2), from the weights theta."""
+    dtype = places.jets.dtype
+    V = torch.sigmoid(target[:, 0])
     weight = torch.stack([V * (1.0 - V) + 0.02, torch.full_like(V, 0.2)], dim=1).to(dtype)
     nodes = torch.randperm(places.nodes, generator=generator)[:2000]
-    theta = network.glorot(1, generator, dtype=torch.float64)[0]
-    laid = Laid(network, places.at(nodes, torch.zeros(len(nodes), 2, dtype=dtype)), target[nodes], weight[nodes])
-    found = StreamedGaussNewton(steps=40, damping=1e-1, relative=1e-3).solve(laid, theta)
+    laid = Laid(network, places.at(nodes, torch.zeros(len(nodes), 2, dtype=dtype)), target[nodes].to(dtype), weight[nodes], smooth)
+    found = StreamedGaussNewton(steps=40, damping=1e-2, relative=1e-3).solve(laid, theta)
     every = places.at(torch.arange(places.nodes), torch.zeros(places.nodes, 2, dtype=dtype))
     return jets.forward(network, found.theta.to(dtype), every).output, found.theta
 

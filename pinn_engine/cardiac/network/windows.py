@@ -86,6 +86,7 @@ class InverseProblem(StreamedProblem):
     def __init__(self, windows: Windows, model: AlievPanfilov, data: Observed, points: Points, strength: float, names: tuple[str, ...]):
         self.windows, self.model, self.data, self.points, self.names = windows, model, data, points, names
         self.weights = windows.count * windows.network.size
+        self.chain = (windows.network.size,) * windows.count
         share = (strength * len(data.value) / max(len(points.node), 1)) ** 0.5
         self.per_V, self.per_u = share / SCALE_V, share / SCALE_U
 
@@ -109,7 +110,7 @@ class InverseProblem(StreamedProblem):
     def data_blocks(self, theta: Tensor, slopes: bool) -> Iterator[Block]:
         theta = theta.to(self.data.value.dtype)
         d, net = self.data, self.windows.network
-        for window, rows in _pieces(self.windows.which(d.time), self.windows.count):
+        for window, rows in pieces(self.windows.which(d.time), self.windows.count):
             inputs = self.windows.inputs(window, d.node[rows], d.time[rows])[:1]
             columns = self.windows.columns(window)
             if not slopes:
@@ -127,7 +128,7 @@ class InverseProblem(StreamedProblem):
         D, model = self.numbers(theta)
         net = self.windows.network
         number_columns = torch.arange(self.weights, len(theta))
-        for window, rows in _pieces(self.windows.which(self.points.time), self.windows.count):
+        for window, rows in pieces(self.windows.which(self.points.time), self.windows.count):
             done = self.windows.run(window, theta, self.points.node[rows], self.points.time[rows])
             columns = torch.cat([_range(self.windows.columns(window)), number_columns])
             for found, per in ((voltage_rows(done.output, D, model), self.per_V), (recovery_rows(done.output, model), self.per_u)):
@@ -169,7 +170,7 @@ class InverseProblem(StreamedProblem):
 SEAMS = 400  # nodes at which each seam is held
 
 
-def _pieces(which: Tensor, count: int) -> Iterator[tuple[int, Tensor]]:
+def pieces(which: Tensor, count: int) -> Iterator[tuple[int, Tensor]]:
     """Rows of each window, at most CHUNK at a time."""
     for window in range(count):
         rows = (which == window).nonzero().squeeze(1)
