@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,9 @@ ACROSS = 0.2  # D across over D along the fibres, where the mesh has fibres (bul
 SPEEDS = (0.015, 6.0)  # m/s: a median outside means a mistaken unit (scar 0.05, atrium 0.3-1.2, Purkinje 4)
 SPEED_FLOOR = 0.02  # sd of log CV that the noise does not tell: grid and equation (found on one draw of the fibred atrium)
 BLURRED = 0.5  # sd of log D beyond which D counts as undetermined
+MANY = (
+    "tissue fires more than once in this record: a map of D takes one beat for all and is not to be trusted; try --unknown D without --map"
+)
 MISFIT = 0.5  # equation residual (1 = all of it) beyond which fronts collide or break through
 
 
@@ -31,6 +34,7 @@ def fit(
     unknown: Sequence[str] = ("D",),
     map: Sequence[str] | None = None,
     physics: str | None = None,
+    method: str | None = None,
     model: AlievPanfilov | None = None,
     across: float | None = None,
     noise: float | None = None,
@@ -42,11 +46,13 @@ def fit(
     """Fit one heart.
 
     `unknown`: D, or D,a,b (from V only); `map`: ("D",) for D as a map (always so from activation times). `physics`: "eikonal" or
-    "aliev-panfilov" (default: by the data). `noise`: sd of the data in its own unit, None = estimated. `across`: D across the fibres over
+    "aliev-panfilov" (default: by the data). `method`, for V and numbers: "travelling" (one beat) or "network" (fields V, W, any number of
+    beats), None = network where tissue fires more than once. `noise`: sd of the data in its own unit, None = estimated. `across`: D across the fibres over
     D along them. `strength`: of the map's prior, None = chosen by held-out data.
     """
     model = model or AlievPanfilov()
     _check(data, tuple(unknown), tuple(map or ()), physics)
+    _check_method(data, method, bool(map))
     if device not in ("auto", "cpu"):
         raise InputError("--device", "heart fits factorise sparse matrices on the CPU", found=device, fix="give cpu or auto")
     tell = progress or (lambda stage, done: None)
@@ -55,9 +61,15 @@ def fit(
     try:
         if data.LAT is not None:
             return _from_lat(data, model, across, noise, strength, seed, tell)
+        from .from_network import AGAIN, fires_again, fit_network
         from .from_voltage import fit_map, fit_numbers
 
+        again = fires_again(data) if method is None else float(method == "network") * (AGAIN + 1.0)
+        if again > AGAIN and not map:
+            return fit_network(data, model, tuple(unknown), noise, seed, tell)
         if map:
+            if again > AGAIN:
+                data = replace(data, notes=(*data.notes, MANY))
             return fit_map(data, model, tuple(unknown), across, noise, strength, seed, tell)
         return fit_numbers(data, model, tuple(unknown), across, noise, seed, tell)
     finally:
@@ -79,6 +91,15 @@ def _check(data: HeartData, unknown: tuple[str, ...], maps: tuple[str, ...], phy
         raise InputError(
             data.source, "has activation times only", found="--physics aliev-panfilov", fix="give --physics eikonal, or V as data"
         )
+
+
+def _check_method(data: HeartData, method: str | None, map: bool) -> None:
+    if method not in (None, "travelling", "network"):
+        raise InputError("--method", "no such method", found=method, fix="travelling or network")
+    if method == "network" and data.LAT is not None:
+        raise InputError(data.source, "field networks need V", found="activation times", fix="leave --method away")
+    if method == "network" and map:
+        raise InputError("--method", "field networks fit numbers, not a map of D", found="--map D", fix="give --unknown D alone")
 
 
 def equation_of(data: HeartData, across: float | None) -> tuple[EikonalDiffusion, float | None]:

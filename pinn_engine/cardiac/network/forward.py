@@ -171,7 +171,9 @@ def solve(
             W.append(recovery(out[:, 1], model)[0])
         residual.append(check(window, theta, generator))
         end = window.evaluate(theta, every, torch.full((len(every),), window.span, dtype=dtype))[1][VALUE]
-        start, under = lay_logits(places, network, end.double(), under, smoothing(D, model), generator)  # not the end itself: its roughness would add up
+        start, under = lay_logits(
+            places, network, end.double(), under, smoothing(D, model), generator
+        )  # not the end itself: its roughness would add up
         if tell:
             tell((k + 1) / count)
     return FieldSolution(torch.stack(V, 1).float().numpy(), torch.stack(W, 1).float().numpy(), times, residual, history)
@@ -194,7 +196,9 @@ def smoothing(D: float, model: AlievPanfilov) -> float:
     return SMOOTH * 2.0 * D / model.k
 
 
-def lay_logits(places: Places, network: MLP, target: Tensor, theta: Tensor, smooth: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def lay_logits(
+    places: Places, network: MLP, target: Tensor, theta: Tensor, smooth: float, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
     """The same for z, u (N, 2), from the weights theta."""
     dtype = places.jets.dtype
     V = torch.sigmoid(target[:, 0])

@@ -67,7 +67,9 @@ class FieldFit:
         last = self.stages[-1]
         if last["residual_V"] > 0.1:
             return f"The networks miss V's equation by {last['residual_V']:.2g} per TU (rms): read D with care."
-        return f"Fitted: V's equation is met to {last['residual_V']:.2g} per TU (rms), data to {last['chi2']:.2f} of what the noise predicts."
+        return (
+            f"Fitted: V's equation is met to {last['residual_V']:.2g} per TU (rms), data to {last['chi2']:.2f} of what the noise predicts."
+        )
 
 
 def fit_fields(
@@ -175,12 +177,18 @@ def _finish(
     size, count = len(theta), len(names)
     units = torch.zeros(size, count, dtype=theta.dtype)
     units[size - count :] = torch.eye(count, dtype=theta.dtype)
-    extra = 1e-9 * matrix.diagonal().clamp_min(1e-9 * float(matrix.diagonal().mean()))
-    solved = solve_chain(matrix, extra, units, problem.chain)
+    diagonal = matrix.diagonal().clamp_min(1e-9 * float(matrix.diagonal().mean()))
+    for ridge in (1e-9, 1e-7, 1e-5, 1e-3):  # rows in single precision: the smallest with which the matrix has a root
+        solved = solve_chain(matrix, ridge * diagonal, units, problem.chain)
+        if solved is not None:
+            break
     covariance = solved[size - count :].numpy() if solved is not None else np.full((count, count), np.nan)
     D, model = problem.numbers(theta)
     values = {name: float(D) if name == "D" else float(getattr(model, name)) for name in names}
     spread = np.sqrt(np.maximum(np.diag(covariance), 0.0))
-    std = {name: float(np.hypot(sd, NUMBER_FLOOR[name])) * (values["D"] if name == "D" else 1.0) for name, sd in zip(names, spread, strict=True)}
+    std = {
+        name: float(np.hypot(sd, NUMBER_FLOOR[name])) * (values["D"] if name == "D" else 1.0)
+        for name, sd in zip(names, spread, strict=True)
+    }
     scale = np.maximum(spread, 1e-300)
     return FieldFit(windows, theta, names, values, std, covariance / np.outer(scale, scale), data.sd, model, stages)

@@ -12,6 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...files.mesh import Mesh
+from ..fem import elements
+from ..starts import laplacian
+
 
 @dataclass(frozen=True)
 class Places:
@@ -47,4 +51,29 @@ def box(points: np.ndarray, low: np.ndarray, high: np.ndarray, orders: int = 3) 
             jets[0, :, column] = torch.cos(rate * x[:, axis])
             jets[2 + axis, :, column] = -rate / length[axis] * torch.sin(rate * x[:, axis])
             jets[-1, :, column] = -((rate / length[axis]) ** 2) * jets[0, :, column]
+    return Places(jets)
+
+
+def mesh_modes(mesh: Mesh, count: int = 48) -> Places:
+    """The lowest `count` modes of the mesh (the constant left away), unit root mean square; L of a mode is -lambda times it, exactly.
+
+    Gradients are those of the finite elements, averaged over the cells round each node; on a surface they lie in its plane.
+    """
+    from scipy.sparse import diags
+    from scipy.sparse.linalg import eigsh
+
+    element = elements(mesh)
+    K, mass = laplacian(element)
+    start = np.random.default_rng(0).standard_normal(len(mass))
+    value, mode = eigsh(K, k=count + 1, M=diags(mass), sigma=-1e-3 * K.diagonal().mean() / mass.mean(), which="LM", v0=start)
+    order = np.argsort(value)[1:]
+    modes = torch.from_numpy(np.ascontiguousarray(mode[:, order])) * float(mass.sum()) ** 0.5
+    n, corners = element.nodes, element.cells.shape[1]
+    share = (element.size / corners)[:, None].expand(-1, corners).reshape(-1)
+    jets = torch.zeros(6, n, count, dtype=torch.float64)
+    jets[0], jets[-1] = modes, -modes * torch.from_numpy(value[order].clip(min=0.0))
+    for k in range(count):
+        gradient = element.gradient(modes[:, k])[:, None, :].expand(-1, corners, -1).reshape(-1, 3)
+        total = torch.zeros(n, 3, dtype=torch.float64).index_add(0, element.cells.reshape(-1), share[:, None] * gradient)
+        jets[2:5, :, k] = (total / element.mass[:, None]).T
     return Places(jets)
