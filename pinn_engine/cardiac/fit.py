@@ -47,8 +47,8 @@ def fit(
 
     `unknown`: D, or D,a,b (from V only); `map`: ("D",) for D as a map (always so from activation times). `physics`: "eikonal" or
     "aliev-panfilov" (default: by the data). `method`, for V and numbers: "travelling" (one beat) or "network" (fields V, W, any number of
-    beats), None = network where tissue fires more than once. `noise`: sd of the data in its own unit, None = estimated. `across`: D across the fibres over
-    D along them. `strength`: of the map's prior, None = chosen by held-out data.
+    beats), None = network where tissue fires more than once. `noise`: sd of the data in its own unit, None = estimated. `across`: D across
+    the fibres over D along them. `strength`: of the map's prior, None = chosen by held-out data.
     """
     model = model or AlievPanfilov()
     _check(data, tuple(unknown), tuple(map or ()), physics)

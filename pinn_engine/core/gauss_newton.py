@@ -73,13 +73,12 @@ class StreamedProblem:
 
 @dataclass(frozen=True)
 class StreamedSolution:
-    """theta (P,), how it ended, cost per step, and J^T J at the last accepted point but one or later."""
+    """theta (P,), how it ended, and the cost per step."""
 
     theta: Tensor
     status: Status
     steps: int
     history: list[float] = field(default_factory=list)
-    matrix: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -97,19 +96,18 @@ class StreamedGaussNewton:
         """Minimise from theta (P,) float64; never raises for a fit that fails, its status says so."""
         theta, mu, status, done = theta.clone(), self.damping, Status.STEP_LIMIT, 0
         history: list[float] = []
-        matrix = None
         for _ in range(self.steps):
             cost, gradient, matrix = problem.normal(theta)
             if not math.isfinite(cost):
-                return StreamedSolution(theta, Status.NOT_FINITE, done, history, matrix)
+                return StreamedSolution(theta, Status.NOT_FINITE, done, history)
             history.append(cost)
             diagonal = matrix.diagonal()
             scale = diagonal.clamp_min(self.floor * float(diagonal.mean()))
             growth, new, promised = 4.0, math.inf, 0.0
             for _ in range(self.tries):
-                step = solve_chain(matrix, mu * scale, -gradient[:, None], problem.chain)
-                if step is not None:
-                    step = problem.limit(theta, step[:, 0])
+                solved = solve_chain(matrix, mu * scale, -gradient[:, None], problem.chain)
+                if solved is not None:
+                    step = problem.limit(theta, solved[:, 0])
                     promised = -float(step @ gradient) - 0.5 * float(step @ (matrix @ step))
                     new = problem.cost(theta + step)
                     if new < cost:
@@ -127,7 +125,7 @@ class StreamedGaussNewton:
                 status = Status.CONVERGED
                 history.append(new)
                 break
-        return StreamedSolution(theta, status, done, history, matrix)
+        return StreamedSolution(theta, status, done, history)
 
 
 def solve_chain(matrix: Tensor, extra: Tensor, rhs: Tensor, chain: tuple[int, ...] = ()) -> Tensor | None:
@@ -136,7 +134,9 @@ def solve_chain(matrix: Tensor, extra: Tensor, rhs: Tensor, chain: tuple[int, ..
     edges = [0, *torch.tensor(sizes).cumsum(0).tolist()]
     inner = edges[-1]
     wide = torch.cat([rhs[:inner], matrix[:inner, inner:]], dim=1)  # right-hand sides, then the border's columns
-    factors, links, forth = [], [], []
+    factors: list[Tensor] = []
+    links: list[Tensor] = []
+    forth: list[Tensor] = []
     for k, (low, high) in enumerate(pairwise(edges)):
         block, right = matrix[low:high, low:high] + torch.diag(extra[low:high]), wide[low:high]
         if k:

@@ -122,7 +122,7 @@ def test_the_door(tmp_path, monkeypatch, capsys):
     table = json.loads((tmp_path / "o" / "x_parameters.json").read_text())
     assert "networks" in table["parameters"]["D"]["status"]
     assert table["parameters"]["D"]["value"] == pytest.approx(D, rel=0.3)
-    assert any("field networks" in note for note in table["notes"])
+    assert any("field networks" in note for note in table["Notes"])
     for name in ("V", "W"):
         assert (tmp_path / "o" / f"x_desc-fit_{name}.nii.gz").exists()
     assert main([*call, "--map", "D"]) == 2
