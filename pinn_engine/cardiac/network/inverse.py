@@ -20,7 +20,7 @@ from ..model import AlievPanfilov
 from .places import Places
 from .windows import InverseProblem, Observed, Points, Windows, pieces
 
-NUMBER_FLOOR = {"D": 0.02, "a": 0.004, "b": 0.003}  # sd from what the noise does not tell: the networks' own error (D relative)
+NUMBER_FLOOR = {"D": 0.06, "a": 0.006, "b": 0.004}  # sd from what noise does not tell: the networks' own error (D relative; one spiral)
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Settings:
     most_windows: int = 10  # J^T J of all windows is kept whole
     warm_up: int = 300
     strengths: tuple[float, ...] = (0.1, 1.0, 10.0, 100.0, 1000.0)
-    steps: int = 6  # of Gauss-Newton on one set of points
+    steps: int = 12  # of Gauss-Newton on one set of points
     points: int = 8000
     front: float = 0.6  # share of the points drawn where V moves
     held_out: float = 0.1
