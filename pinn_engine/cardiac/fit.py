@@ -33,6 +33,7 @@ def fit(
     unknown: Sequence[str] = ("D",),
     map: Sequence[str] | None = None,
     physics: str | None = None,
+    method: str | None = None,
     model: AlievPanfilov | None = None,
     across: float | None = None,
     noise: float | None = None,
@@ -44,11 +45,14 @@ def fit(
     """Fit one heart.
 
     `unknown`: D, or D,a,b (from V only); `map`: ("D",) for D as a map (always so from activation times). `physics`: "eikonal" or
-    "aliev-panfilov" (default: by the data). `noise`: sd of the data in its own unit, None = estimated. `across`: D across the fibres over
-    D along them. `strength`: of the map's prior, None = chosen by held-out data.
+    "aliev-panfilov" (default: by the data). `method`, for V and numbers: "travelling" (one beat) or "network" (field networks V, W, any
+    number of beats); None = one beat, or runs of the simulator from an unknown first frame where tissue fires more than once. `noise`: sd
+    of the data in its own unit, None = estimated. `across`: D across the fibres over D along them. `strength`: of the map's prior, None =
+    chosen by held-out data.
     """
     model = model or AlievPanfilov()
     _check(data, tuple(unknown), tuple(map or ()), physics)
+    _check_method(data, method, bool(map))
     if device not in ("auto", "cpu"):
         raise InputError("--device", "heart fits factorise sparse matrices on the CPU", found=device, fix="give cpu or auto")
     tell = progress or (lambda stage, done: None)
@@ -59,9 +63,13 @@ def fit(
             return _from_lat(data, model, across, noise, strength, seed, tell)
         from .from_voltage import fit_map, fit_numbers
 
+        if method == "network":
+            from .from_network import fit_network
+
+            return fit_network(data, model, tuple(unknown), noise, seed, tell)
         if map:
             return fit_map(data, model, tuple(unknown), across, noise, strength, seed, tell)
-        return fit_numbers(data, model, tuple(unknown), across, noise, seed, tell)
+        return fit_numbers(data, model, tuple(unknown), across, noise, seed, tell, one_beat=method == "travelling")
     finally:
         torch.set_num_threads(threads)
 
@@ -81,6 +89,15 @@ def _check(data: HeartData, unknown: tuple[str, ...], maps: tuple[str, ...], phy
         raise InputError(
             data.source, "has activation times only", found="--physics aliev-panfilov", fix="give --physics eikonal, or V as data"
         )
+
+
+def _check_method(data: HeartData, method: str | None, map: bool) -> None:
+    if method not in (None, "travelling", "network"):
+        raise InputError("--method", "no such method", found=method, fix="travelling or network")
+    if method == "network" and data.LAT is not None:
+        raise InputError(data.source, "field networks need V", found="activation times", fix="leave --method away")
+    if method == "network" and map:
+        raise InputError("--method", "field networks fit numbers, not a map of D", found="--map D", fix="give --unknown D alone")
 
 
 def equation_of(data: HeartData, across: float | None) -> tuple[EikonalDiffusion, float | None]:

@@ -88,13 +88,20 @@ def fit_map(
 
 
 def fit_numbers(
-    data: HeartData, model: AlievPanfilov, unknown: tuple[str, ...], across: float | None, noise: float | None, seed: int, tell: Progress
+    data: HeartData,
+    model: AlievPanfilov,
+    unknown: tuple[str, ...],
+    across: float | None,
+    noise: float | None,
+    seed: int,
+    tell: Progress,
+    one_beat: bool = False,
 ) -> HeartFit:
-    """One D for the whole tissue, with a and b if asked."""
+    """One D for the whole tissue, with a and b if asked. `one_beat`: do not look whether it fires more than once."""
     assert data.V is not None
     assert data.times is not None
     equation, ratio = equation_of(data, across)
-    again = share_firing_again(data)
+    again = 0.0 if one_beat else share_firing_again(data)
     if again > SHARE:
         return numbers_of_waves(data, model, unknown, ratio, noise, again, seed, lambda done: tell("fit", done))
     samples = data.samples(noise or 0.1)

@@ -62,6 +62,7 @@ def add_fit(p: argparse.ArgumentParser) -> None:
     p.add_argument("--unknown", default="D", metavar="LIST", help="D or D,a,b; default %(default)s")
     p.add_argument("--map", metavar="D", help="D as a map (always so from activation times)")
     p.add_argument("--physics", choices=("aliev-panfilov", "eikonal"), help="default: by the data")
+    p.add_argument("--method", choices=("travelling", "network"), help="for V: one beat, or field networks V, W (default: by the data)")
     p.add_argument("--time-unit", choices=("ms", "tu"), default="ms", help="of input and output; default %(default)s")
     p.add_argument("--parameters", action="append", default=[], metavar="a=.01,b=.15", help="of the model: given, or where the fit starts")
     p.add_argument("--across", type=float, metavar="RATIO", help="D across over D along the fibres; default 0.2 where the mesh has fibres")
@@ -77,7 +78,7 @@ def fit_arguments(call: argparse.Namespace) -> dict[str, Any]:
     """Keyword arguments of `cardiac.fit.fit`."""
     from ..cardiac.model import parse_parameters
 
-    keys = ("physics", "across", "noise", "strength", "device", "seed")
+    keys = ("physics", "method", "across", "noise", "strength", "device", "seed")
     maps = tuple(call.map.split(",")) if call.map else None
     return {"unknown": tuple(call.unknown.split(",")), "map": maps, "model": parse_parameters(call.parameters)} | {
         key: getattr(call, key) for key in keys
