@@ -144,7 +144,7 @@ def main() -> None:
     parser.add_argument("--noise", default="0,0.01,0.02,0.05,0.1,0.2,0.3,0.5")
     parser.add_argument("--no-lesions", action="store_true")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--out", default=str(Path(__file__).parent / "results" / "infant-tables.md"))
+    parser.add_argument("--out", default=str(Path(__file__).parent / "results" / "infant.md"))
     o = parser.parse_args()
     torch.set_num_threads(o.threads)
     lines: list[str] = []

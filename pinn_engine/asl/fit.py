@@ -79,14 +79,15 @@ def fit(
     chosen = preset_of(preset, scan.source)
     wanted = unknowns(chosen, unknown, scan.acquisition.t1_blood)
     settings = _settings(scan, wanted, model or chosen.model, method, network, model_error, device, seed, notes)
-    settings = replace(settings, t1b_prior=t1b_prior(chosen, scan.acquisition.t1_blood))
-    spatial = chosen.spatial if spatial is None else spatial
+    joint = {"cbf", "att"} <= set(settings.unknown)
+    settings = replace(settings, t1b_prior=t1b_prior(chosen, scan.acquisition.t1_blood), flow_prior=chosen.flow)
+    spatial = chosen.spatial and joint if spatial is None else spatial
     weights = volume_weights(scan) if weigh_volumes else equal_weights(len(scan.acquisition.pld), "switched off")
     c = curves(scan, weights.weight)
     if len(c) == 0:
         found = f"{int(scan.mask.sum())} voxels in the mask, none of them usable"
         raise InputError(scan.source, "no voxel can be fitted", found=found, fix="check the mask, M0 and the image for NaN and zeros")
-    if preset is not None and {"cbf", "att"} <= set(settings.unknown):
+    if preset is not None and joint:
         return report_weights(_subject(scan, c, settings, spatial, notes, progress), weights)
     together = spatial and _can_be_spatial(settings, scan, notes)
     tissue = None
@@ -105,8 +106,8 @@ def fit(
         plan.arterial = ArterialSearch(plan, scan.mask.shape, scan.grid.spacing, share).prior()
     if tissue is None:
         return report_weights(_result(scan, plan, solve(plan, level, progress), level, notes), weights)
-    joint = fit_spatial(plan, scan, tissue, level, (lambda done: progress("fit", done)) if progress else None)
-    return report_weights(add_spatial(_result(scan, plan, joint.solution, level, notes), plan.c, joint), weights)
+    brain = fit_spatial(plan, scan, tissue, level, (lambda done: progress("fit", done)) if progress else None)
+    return report_weights(add_spatial(_result(scan, plan, brain.solution, level, notes), plan.c, brain), weights)
 
 
 def _subject(scan: Scan, c: Curves, settings: Settings, spatial: bool, notes: list[str], progress: Progress | None) -> PerfusionFit:

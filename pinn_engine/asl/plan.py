@@ -39,6 +39,7 @@ class Settings:
     device: str = "cpu"
     dtype: torch.dtype = torch.float32
     seed: int = 0
+    flow_prior: Gaussian | None = None  # of a region's mean, mL/100 g/min; None: the scan's own typical flow
     t1b_prior: Gaussian | None = None  # None: around the scan's own, sd T1B_SD
     hidden: tuple[int, ...] = (6,)
     activation: str = "tanh"

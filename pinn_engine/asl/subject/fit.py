@@ -21,7 +21,7 @@ from ..plan import ATT_PRIOR, Plan
 from ..scan import Scan
 from .evidence import HIGHEST, LOWEST, SubjectValue, find_mode, posterior
 from .factors import ArrivalFactors
-from .prior import Foci, Prior, centre, find_foci, learn
+from .prior import MEAN_SD, Foci, Prior, centre, find_foci, learn
 from .tiles import HALO, Tile, tiles
 
 TEACHERS = 8  # tiles that noise, scales and T1 are learnt from
@@ -48,6 +48,7 @@ class SubjectFit:
     noise: np.ndarray  # (V,) sd of one difference, flow units
     flow: float  # mL/100 g/min, typical of the region
     tiles: int
+    expected: list[float]  # mean and sd of the region's mean flow beforehand, flow units
 
 
 class Region:
@@ -57,7 +58,7 @@ class Region:
         self.subject, self.tile = subject, tile
         self.rows = torch.as_tensor(tile.voxels)
         self.distance = torch.cdist(place[self.rows], place[self.rows])
-        self.mean = centre(len(self.rows), subject.arrival)
+        self.mean = centre(len(self.rows), subject.expected, subject.arrival)
         self.sites = Sites.silent(len(self.rows), 2)
         self.foci = Foci.none(self.distance)
         self.extra = self.foci.kernel()
@@ -92,8 +93,11 @@ class Subject:
         self.floor = LEAST_NOISE * plan.c.amplitude
         noise = torch.as_tensor(plan.c.noise).double().clamp_min(self.floor)
         self.noise = noise if plan.c.degrees else noise.square().mean().sqrt().expand(len(plan.c)).clone()
-        self.prior = Prior.typical(spatial)
         self.flow = self._typical_flow()
+        usual = plan.s.flow_prior if self.absolute else None
+        self.expected = 1.0 if usual is None else float(usual.mean) / self.flow
+        sd = MEAN_SD[0] if usual is None else float(usual.sd) / self.flow
+        self.prior = Prior.typical(spatial, (sd, MEAN_SD[1]))
         place = np.stack(plan.c.voxels, axis=1) * scan.grid.spacing
         wide = np.ptp(place, axis=0) > 0
         self.place = place / (scan.grid.spacing[wide].min() if wide.any() else 1.0)
@@ -209,7 +213,8 @@ def _assembled(subject: Subject, value: SubjectValue, nodes: list[tuple[float, f
     solution = Solution(names, mean, values, status, cost, torch.as_tensor(turns), covariance, condition, weakest)
     silent = (covariance[:, 1, 1].sqrt() > SILENT * varies).numpy()
     noise = subject.noise.numpy()
-    return SubjectFit(solution, value, subject.t1b_prior, subject.prior, focus, silent, noise, subject.flow, len(subject.tiles))
+    usual = [round(subject.flow * x, 3) for x in (subject.expected, subject.prior.mean_sd[0])]
+    return SubjectFit(solution, value, subject.t1b_prior, subject.prior, focus, silent, noise, subject.flow, len(subject.tiles), usual)
 
 
 def mixture(region: Region, value: SubjectValue, nodes: list[tuple[float, float]]) -> tuple[Tensor, Tensor, Tensor, Posterior]:

@@ -24,6 +24,7 @@ def add_subject(fit: PerfusionFit, c: Curves, joint: SubjectFit) -> PerfusionFit
         for name, (s, reach, r), unit in zip(("cbf", "att"), scales, (joint.flow, 1.0), strict=True)
     }
     settings = fit.settings | {"spatial": joint.prior.spatial, "learnt_prior": learnt, "tiles": joint.tiles}
+    settings |= {"mean_cbf_prior": joint.expected}
     settings |= {"noise_origin": fit.settings["noise_origin"] if c.degrees else "learnt with the joint fit, one for all voxels"}
     fit = add_t1b(replace(fit, status=status, settings=settings), joint.t1b, joint.t1b_prior)
     notes = list(fit.scan.notes)

@@ -35,16 +35,17 @@ class Prior:
 
     scales: Tensor
     spatial: bool = True
+    mean_sd: tuple[float, float] = MEAN_SD
 
     @staticmethod
-    def typical(spatial: bool = True) -> Prior:
-        return Prior(torch.tensor(TYPICAL, dtype=torch.float64).log(), spatial)
+    def typical(spatial: bool = True, mean_sd: tuple[float, float] = MEAN_SD) -> Prior:
+        return Prior(torch.tensor(TYPICAL, dtype=torch.float64).log(), spatial, mean_sd)
 
     def kernel(self, distance: Tensor) -> Tensor:
         """(2, V, V) covariance of both fields at voxels `distance` (V, V) apart, without foci."""
         own = torch.eye(len(distance), dtype=torch.float64)
         rows = []
-        for k, sd in enumerate(MEAN_SD):
+        for k, sd in enumerate(self.mean_sd):
             s, reach, r = self.scales[k].exp()
             part = s**2 * own
             if self.spatial:
@@ -64,9 +65,9 @@ class Prior:
         return torch.sqrt(s**2 + (r**2 if self.spatial else 0.0))
 
 
-def centre(nodes: int, arrival: float) -> Tensor:
-    """(2, V) prior means: one typical flow, and `arrival` s."""
-    return torch.tensor([1.0, arrival], dtype=torch.float64).unsqueeze(1).expand(2, nodes)
+def centre(nodes: int, flow: float, arrival: float) -> Tensor:
+    """(2, V) prior means: `flow` typical flows, and `arrival` s."""
+    return torch.tensor([flow, arrival], dtype=torch.float64).unsqueeze(1).expand(2, nodes)
 
 
 def learn(prior: Prior, places: list[tuple[Tensor, Tensor, Tensor, Sites]]) -> Prior:
