@@ -16,6 +16,7 @@ from torch import Tensor
 from .. import asl
 from ..asl.acquisition import Acquisition, build
 from ..asl.constants import Sourced
+from ..asl.presets import preset_of
 from ..asl.scan import Scan
 from ..errors import InputError
 from ..files.grid import Grid
@@ -45,6 +46,7 @@ class PerfusionNetwork(torch.nn.Module):
         self.settings = settings if isinstance(settings, Settings) else Settings("asl", settings)
         task = self.settings.task
         self.arguments = dict(task.fit)
+        self.unknown = self.arguments["unknown"] or preset_of(self.arguments["preset"]).unknown
         given = task.read["options"]
         pulsed = (given.labeling or "").lower() == "pasl" or task.read["model"] == "simplified"
         self.labeling = "PASL" if pulsed else "PCASL"
@@ -81,7 +83,7 @@ class PerfusionNetwork(torch.nn.Module):
                 grid = _grid(difference.shape[1:], affine, n)
                 scan = self._scan(difference, protocol or self.reference(grid.shape[2]), grid, calibration, brain, t1)
                 made.append(maps_or_none(partial(asl.fit, scan, **{**self.arguments, "device": str(image.device)}), grid.shape, n))
-            return stacked(made, (2 * len(self.arguments["unknown"]), *image.shape[2:])).to(image.device)
+            return stacked(made, (2 * len(self.unknown), *image.shape[2:])).to(image.device)
 
     def reference(self, slices: int = 1) -> Acquisition:
         """The protocol in the buffers, for an image of so many slices, all read at once."""

@@ -178,3 +178,11 @@ def test_on_a_gpu(scan, image, expected):
     assert found.device.type == "cuda"
     close = np.isclose(found[0].cpu().numpy(), expected, rtol=1e-3, atol=1e-3)
     assert close.mean() > 0.999
+
+
+def test_a_preset_decides_what_the_network_knows():
+    """Infants: pulsed reference, T1 of blood among the channels of an image that cannot be fitted."""
+    network = PerfusionNetwork({"preset": "infant"})
+    assert network.reference().labeling == "PASL"
+    with pytest.warns(UserWarning, match="not fitted"):
+        assert network(torch.zeros(1, 6, 2, 2, 2)).shape == (1, 6, 2, 2, 2)
