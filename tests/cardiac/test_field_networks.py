@@ -1,6 +1,5 @@
 """Field networks: equations and features against plain ones, and one test a technique that shows what it changes."""
 
-
 import numpy as np
 import pytest
 import torch
