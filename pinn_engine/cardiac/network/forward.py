@@ -26,7 +26,7 @@ SCALE_V, SCALE_U = 2.0, 0.3  # 1/TU: k / 4, and the usual |u_t|: both equations 
 ENOUGH, GOOD, POOR = 0.008, 0.03, 0.15  # rms residual of V's equation, 1/TU: no more bursts; solved; beyond it V is not to be used
 
 
-SMOOTH = 3e-3
+SMOOTH = 1e-3
 
 
 @dataclass(frozen=True)
