@@ -19,7 +19,7 @@ from .balls import Balls
 from .model import BrainModel
 
 RADII = (3.2, 4.6, 6.1, 7.6, 10.0)  # mm
-LIBERAL, MIDDLE, STRICT = 1000.0, 100.0, 15.0  # foci expected in a brain: for the maps, for their intervals, for the list
+LIBERAL, MIDDLE, STRICT = 1000.0, 40.0, 15.0  # foci expected in a brain: for the maps, for their intervals, for the list
 SLAB = (0.5, 0.25)  # sd of the relative change of flow, and of the change of arrival in s
 ALSO_ARRIVAL = 0.5  # probability that the arrival moves too
 APART = 10.5  # mm: centres nearer than this are alternatives to each other
@@ -58,12 +58,13 @@ class FocusSearch:
         """Rounds of scoring at the fit and refitting the smooth part, its strength frozen."""
         offset = np.zeros((2, len(self.supports[0])), np.float32)
         for _ in range(ROUNDS):
-            change, _, _ = self._mix(smooth, offset, LIBERAL)
+            change, _, _ = self._mix(self._evidence(smooth, offset), LIBERAL)
             change[0], change[1] = change[0].clip(*FLOW_RANGE), change[1].clip(*ARRIVAL_RANGE)
             offset = NEW * change + (1 - NEW) * offset
             smooth = refit(self.model.linearise, smooth, torch.as_tensor(offset), self.settings)
-        _, variance, _ = self._mix(smooth, offset, MIDDLE)
-        strict, strict_variance, probability = self._mix(smooth, offset, STRICT)
+        evidence = self._evidence(smooth, offset)
+        _, variance, _ = self._mix(evidence, MIDDLE)
+        strict, strict_variance, probability = self._mix(evidence, STRICT)
         sure = np.maximum(probability, 1e-3)
         mean = strict / sure
         second = (strict_variance + strict**2) / sure
@@ -127,9 +128,8 @@ class FocusSearch:
             out[:, n] = (top / np.maximum(bottom, 1e-12))[self.balls.index]
         return out
 
-    def _mix(self, smooth: SmoothFit, offset: np.ndarray, expected: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _mix(self, evidence: list[list[_Evidence]], expected: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Mean change (2, V) and variance (2, V) of the mixture with `expected` foci a brain, and each voxel's probability (V,)."""
-        evidence = self._evidence(smooth, offset)
         prior = float(np.log(expected / self.count))
         weights = [[np.exp(np.minimum(e.log.astype(float) + prior, LARGEST_LOG)) for e in row] for row in evidence]
         together = np.sum([w for row in weights for w in row], axis=0)
