@@ -12,6 +12,7 @@ from ..errors import InputError
 from ..files.sidecar import Sidecar, numbers
 from . import constants
 from .constants import Sourced
+from .readout import flip_angle
 from .timings import Timings, listed, read_timings
 from .volumes import Differencing, pair
 
@@ -36,6 +37,7 @@ class AcquisitionOptions:
     bolus_duration: Numbers = None  # PASL: TI1
     volumes: str | None = None  # control-label, label-control or deltam
     slice_timing: Numbers = None  # one per slice in the image's order, or one number: from each slice to the next
+    flip_angle: float | None = None  # Look-Locker, degrees
     alpha: float | None = None  # labelling efficiency, background suppression included
     t1b: float | None = None
     t1_tissue: float | None = None
@@ -61,6 +63,7 @@ class Acquisition:
     t1_tissue: Sourced  # s
     partition: Sourced  # lambda, mL/g
     origins: dict[str, Sourced] = field(default_factory=dict)  # every value used, alpha … partition included
+    flip_angle: Sourced | None = None  # degrees, of a Look-Locker readout
 
     @property
     def times(self) -> np.ndarray:
@@ -86,18 +89,16 @@ def build(
     Raises InputError naming file, field, what was found and what to do.
     """
     labeling, origin = _labeling(sidecar, options, where, model)
-    if sidecar.flag("LookLocker"):
-        raise InputError(
-            sidecar.where("LookLocker"),
-            "LookLocker readouts are not supported yet",
-            found="true",
-            fix="give a scan with one readout per labelling",
-        )
+    flip = flip_angle(sidecar, options.flip_angle, where, model, notes)
     timings = read_timings(labeling, sidecar, types, shape, options, where, notes)
     differencing = pair(types, timings.pld, timings.label_duration, types_from or where)
     first = differencing.first
     alpha = _alpha(labeling, sidecar, options, where, notes)
     t1_blood, t1_tissue, partition, strength = _physiology(sidecar, options, where, notes)
+    durations = np.unique(timings.label_duration[differencing.first].round(6))
+    if flip is not None and len(durations) > 1:
+        found = ", ".join(f"{d:g}" for d in durations)
+        raise InputError(where, "a Look-Locker readout follows one labelling: one label duration", found=found, fix="check the timings")
     origins = {
         "labeling": origin,
         **_timing_origins(labeling, timings, first),
@@ -117,7 +118,8 @@ def build(
         t1_blood=t1_blood,
         t1_tissue=t1_tissue,
         partition=partition,
-        origins=origins,
+        origins=origins if flip is None else origins | {"flip_angle": flip},
+        flip_angle=flip,
     )
     return acquisition, differencing
 

@@ -10,10 +10,13 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import InputError
-from ..files import bids, nifti
+from ..files import bids
+from ..files import load as images
 from ..files.grid import Grid
 from ..files.sidecar import Sidecar
+from . import mask as masks
 from .constants import Sourced
+from .reference import blood_from_region
 
 FULLY_RELAXED = 5.0  # s; from this repetition time on no correction (Alsop 2015, doi:10.1002/mrm.25197)
 LONGEST = 60.0  # s; a repetition time above is in milliseconds
@@ -59,15 +62,23 @@ def calibrate(
     partition: float,
     t1_tissue: float | np.ndarray,
     notes: list[str],
+    region: str | PathLike[str] | None = None,
+    region_tissue: str = "csf",
+    m0_series: str | None = None,
 ) -> Calibration:
     """M0 of blood by the option `m0` (tissue: a number, an image, or "control"), else as M0Type of the sidecar says.
 
     Tissue M0 is multiplied by `m0_scale`, divided by 1 - exp(-TR / T1 of tissue) where TR < 5 s, and divided by lambda (`partition`, mL/g).
+    `region` (a mask) takes M0 from `region_tissue` there ("csf", "wm" or "gm"), one value for all voxels.
     `M0Estimate` is blood's: only scaled. Raises InputError where M0 is promised and cannot be used; notes say why where there is none.
     """
     scale = _positive(m0_scale, series.path, "--m0-scale")
     origins = {} if scale == 1 else {"m0_scale": Sourced(scale, "option --m0-scale")}
     number = _number(m0)
+    if region is not None and (number is not None or (m0 is None and series.sidecar.word("M0Type", M0_TYPES) == "Estimate")):
+        raise InputError("--m0-region", "needs an M0 image", found="one number for M0", fix="give --m0 FILE, or leave --m0-region out")
+    if m0_series is not None and (number is not None or str(m0).strip().lower() == "control"):
+        raise InputError(series.path, "--m0-series chooses from a DICOM folder", found=f"--m0 {m0}", fix="leave one of them out")
     if number is not None:
         value = _positive(number, series.path, "--m0") * scale / partition
         origins["m0"] = Sourced(number, "option --m0: tissue, fully relaxed, divided by lambda")
@@ -80,10 +91,18 @@ def calibrate(
         value = _positive(estimate, series.sidecar.where("M0Estimate"), "M0Estimate") * scale
         origins["m0"] = Sourced(estimate, series.sidecar.origin("M0Estimate") + ": blood, not divided by lambda")
         return Calibration(np.full(series.grid.shape, value, np.float32), None, origins)
-    tissue = _tissue(series, kind, m0, notes)
+    tissue = _tissue(series, kind, m0, notes, m0_series)
+    if tissue is None and region is not None:
+        raise InputError("--m0-region", "needs an M0 image", found="none", fix="give --m0 FILE")
     if tissue is None:
         return Calibration(None, None, {"m0": Sourced(None, "absent: relative perfusion")})
     image = tissue.image * scale
+    if region is not None:
+        echo, inside = series.sidecar.number("EchoTime"), masks.read(region, series.grid, "M0 region")
+        time = tissue.repetition_time
+        value, told = blood_from_region(image, inside, region_tissue, time, echo, str(region), notes)
+        origins |= told | {"m0_repetition_time": Sourced(time, tissue.time_origin, "s")}
+        return Calibration(np.full(series.grid.shape, value, np.float32), image.astype(np.float32), origins)
     origins["m0"] = Sourced("image", tissue.origin + ": tissue, divided by lambda")
     origins["m0_repetition_time"] = Sourced(tissue.repetition_time, tissue.time_origin, "s")
     if tissue.repetition_time is not None and tissue.repetition_time < FULLY_RELAXED:
@@ -107,11 +126,14 @@ def _kind(series: Series, notes: list[str]) -> str:
     return "Estimate" if said is None and series.sidecar.get("M0Estimate") is not None else "Control"
 
 
-def _tissue(series: Series, kind: str, m0: str | PathLike[str] | float | None, notes: list[str]) -> _Tissue | None:
+def _tissue(
+    series: Series, kind: str, m0: str | PathLike[str] | float | None, notes: list[str], m0_series: str | None = None
+) -> _Tissue | None:
     if kind == "Option":
-        if str(m0).strip().lower() == "control" or Path(str(m0)).absolute() == Path(series.path).absolute():
+        itself = Path(str(m0)).absolute() == Path(series.path).absolute() and m0_series is None
+        if str(m0).strip().lower() == "control" or itself:
             return _from_control(series, notes, asked=True)
-        return _from_file(Path(str(m0)), series, notes, "option --m0")
+        return _from_file(Path(str(m0)), series, notes, "option --m0", m0_series)
     if kind == "Included":
         return _from_series(series, notes)
     if kind == "Control":
@@ -128,8 +150,9 @@ def _tissue(series: Series, kind: str, m0: str | PathLike[str] | float | None, n
     return _from_file(found, series, notes, "m0scan")
 
 
-def _from_file(path: Path, series: Series, notes: list[str], source: str) -> _Tissue:
-    data, grid = nifti.read(path, what="M0")
+def _from_file(path: Path, series: Series, notes: list[str], source: str, m0_series: str | None = None) -> _Tissue:
+    image = images.load(path, series=m0_series, what="M0")
+    data, grid, sidecar = image.data, image.grid, image.sidecar
     if not series.grid.matches(grid):
         wanted = " x ".join(map(str, series.grid.shape))
         raise InputError(
@@ -138,16 +161,15 @@ def _from_file(path: Path, series: Series, notes: list[str], source: str) -> _Ti
             found=series.grid.difference(grid),
             fix="resample it to the ASL series",
         )
-    sidecar = bids.read_sidecar(path)
     if sidecar.flag("BackgroundSuppression"):
         where = sidecar.where("BackgroundSuppression")
         raise InputError(where, "a background-suppressed image cannot be M0", found="BackgroundSuppression true", fix="give another --m0")
     if data.ndim == 4:
-        notes.append(f"The mean of the {data.shape[3]} volumes of {path.name} is M0.")
+        notes.append(f"The mean of the {data.shape[3]} volumes of {image.source} is M0.")
         data = _mean(data)
-    origin = f"{source} ({path.name})" if source != "m0scan" else path.name
+    origin = f"{source} ({image.source})" if source != "m0scan" else image.source
     if source == "option --m0" and not sidecar:
-        notes.append(f"{path.name} has no sidecar: it is taken as fully relaxed (no repetition time is known); else give --m0-scale.")
+        notes.append(f"{image.source} has no sidecar: it is taken as fully relaxed (no repetition time is known); else give --m0-scale.")
         return _Tissue(data, None, "not known: taken as fully relaxed", origin)
     time, time_origin = _repetition_time(sidecar, None, notes)
     return _Tissue(data, time, time_origin, origin)

@@ -75,14 +75,16 @@ def collocate(times: Tensor, label_duration: Tensor, delays: Tensor, spacing: fl
     return Collocation(torch.cat(edges, 1), torch.cat(low), torch.cat(high), torch.cat(tau), at_data, torch.tensor(first))
 
 
-def reduced_network(c: Collocation, group: int, loss_rate: float, repeats: Tensor) -> ReducedNetwork:
+def reduced_network(c: Collocation, group: int, loss_rate: float, repeats: Tensor, train: Tensor | None = None) -> ReducedNetwork:
     """The shared-feature network of one group with its output layer eliminated.
 
-    The network has one hidden layer of rectified units at the edges, S(t) = sum_k c_k relu(t - t_k), so that S(0) = 0 is exact.
+    The network has one hidden layer of rectified units at the edges, S(t) = sum_k c_k relu(t - t_k), so that S(0) = 0 is exact. `train`
+    (K, K) is what a Look-Locker readout makes of the curve at the data times.
     """
     at_edges = torch.zeros(c.edges.shape[1], len(c.low), dtype=torch.float64)
     bounds = [*c.first.tolist(), c.edges.shape[1]]
     for k, (begin, end) in enumerate(pairwise(bounds)):
         knots = c.edges[group, begin:end]
         at_edges[begin:end, begin - k : end - k - 1] = LinearField.rectified(knots).features(knots)
-    return eliminate_output_layer(at_edges[c.at_data], c.equation_rows(group, loss_rate) @ at_edges, repeats)
+    at_data = at_edges[c.at_data] if train is None else train @ at_edges[c.at_data]
+    return eliminate_output_layer(at_data, c.equation_rows(group, loss_rate) @ at_edges, repeats)

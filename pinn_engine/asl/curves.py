@@ -12,6 +12,7 @@ import numpy as np
 from scipy.special import polygamma
 
 from .scan import Scan
+from .weights import same_delay
 
 FLOW = 6000.0  # mL/g/s -> mL/100 g/min
 NOISE_FLOOR = 1e-4  # of the typical signal: keeps noise-free data solvable
@@ -24,7 +25,7 @@ class Curves:
     voxels: tuple[np.ndarray, ...]  # 3 indices of the V voxels
     data: np.ndarray  # (V, K) mean over repeats
     noise: np.ndarray  # (V,) sd of one difference, shrunk towards the scan's typical value
-    repeats: np.ndarray  # (K,)
+    repeats: np.ndarray  # (K,) sum of the weights of what is averaged
     pld: np.ndarray  # (K,) s
     label_duration: np.ndarray  # (K,) s
     times: np.ndarray  # (K,) s from the start of labelling, first slice
@@ -39,12 +40,12 @@ class Curves:
         return len(self.data)
 
 
-def curves(scan: Scan) -> Curves:
-    """Average the repeats of every voxel of the mask whose data and M0 are usable."""
+def curves(scan: Scan, weight: np.ndarray | None = None) -> Curves:
+    """Average the repeats of every voxel of the mask whose data and M0 are usable; `weight` (N,) of each difference, None = all 1."""
     acquisition = scan.acquisition
     pairs = np.stack([acquisition.pld, acquisition.label_duration], axis=1).round(6)
-    distinct, member = np.unique(pairs, axis=0, return_inverse=True)
-    member = member.reshape(-1)
+    distinct, member = np.unique(pairs, axis=0), same_delay(scan)
+    weight = np.ones(len(member)) if weight is None else weight
     usable = scan.mask & np.isfinite(scan.difference).all(axis=3)
     if scan.m0 is not None:
         usable &= scan.m0 > 0
@@ -55,13 +56,13 @@ def curves(scan: Scan) -> Curves:
         scale *= FLOW / scan.m0[voxels]
     data = np.empty((len(raw), len(distinct)), np.float32)
     squares = np.zeros(len(raw), np.float32)
-    repeats = np.bincount(member)
+    repeats = np.bincount(member, weights=weight)
     for k in range(len(distinct)):
-        group = raw[:, member == k]
-        data[:, k] = group.mean(axis=1)
-        squares += ((group - data[:, k : k + 1]) ** 2).sum(axis=1)
+        group, w = raw[:, member == k], weight[member == k].astype(np.float32)
+        data[:, k] = (group * (w / w.sum())).sum(axis=1)
+        squares += ((group - data[:, k : k + 1]) ** 2 * w).sum(axis=1)
     data *= scale[:, None]
-    degrees = int((repeats - 1).sum())
+    degrees = round(np.maximum(repeats - 1, 0).sum())
     amplitude = float(np.percentile(np.sqrt((data**2).mean(axis=1)), 90)) if len(data) else 1.0
     slice_delay = acquisition.slice_delay[voxels[acquisition.slice_axis]]
     delays, delay = np.unique(slice_delay, return_inverse=True)

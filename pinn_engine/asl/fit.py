@@ -13,46 +13,60 @@ from torch import Tensor
 from .. import __version__
 from ..core import LevenbergMarquardt, Problem, Solution, Status, solve_in_chunks
 from ..errors import InputError
-from .curves import Curves, curves
+from .arterial import ArterialSearch
+from .curves import FLOW, Curves, curves
 from .levels import LEAST_MODEL_ERROR, measured_noise, model_error_by_evidence
-from .maps import ATT, CBF, RELATIVE_CBF, STATUS_MEANING, T1B, VoxelStatus
+from .maps import ABAT, ABV, ATT, CBF, RELATIVE_CBF, STATUS_MEANING, T1B, VoxelStatus
 from .network import VoxelNetworks
-from .plan import ATT_PRIOR, FLOW_PRIOR, T1B_SD, Plan, Settings
+from .plan import ATT_PRIOR, FLOW_PRIOR, Plan, Settings
+from .plausibility import scaling_cause
+from .presets import preset_of, t1b_prior, unknowns
 from .problems import FlowProblem
 from .result import ParameterMap, PerfusionFit
 from .scan import Scan
 from .spatial.fit import fit_spatial, with_tissue
 from .spatial.outputs import add_spatial
+from .spatial.tissue import classify
+from .subject.fit import fit_subject
+from .subject.large import LARGE, fit_large
+from .subject.outputs import add_subject, add_t1b
+from .weights import equal_weights, report_weights, volume_weights
 
 Progress = Callable[[str, float], None]
 
 SOLVER = LevenbergMarquardt(steps=40, absolute=1e-5, smallest_step=1e-4)
 NETWORK_SOLVER = LevenbergMarquardt(steps=24, absolute=1e-3, smallest_step=1e-4)
 NETWORK_CHUNK = 2048  # a network's Jacobian is about a hundred times a curve's
+CLEARLY_ARTERIAL = 0.003  # blood volume that is worth a count
 PRIOR_DOMINATED = 0.9  # posterior sd per prior sd above which the data have said nothing
 
 
 def fit(
     scan: Scan,
     *,
-    unknown: Sequence[str] = ("cbf", "att"),
-    model: str = "buxton",
+    preset: str | None = None,
+    unknown: Sequence[str] | None = None,
+    model: str | None = None,
     method: str = "pinn",
     network: str = "features",
     model_error: float | None = None,
     device: str = "auto",
     seed: int = 0,
-    spatial: bool = False,
+    spatial: bool | None = None,
+    weigh_volumes: bool = True,
     progress: Progress | None = None,
 ) -> PerfusionFit:
     """CBF and arrival time of every voxel of the mask, with standard deviations.
 
-    `unknown`: "cbf" (always), "att" (needs two delays), "t1b" (s, one a voxel, under a prior of sd 0.1 s). `model`: "buxton" or
-    "simplified". `method`: "pinn" weighs the data against the kinetic equation, which may err by `model_error` (sd relative to the
-    scan's typical signal; None: by evidence, at least 5 %); "nlls" is the plain closed form without a prior on ATT. `network`: "features"
-    (shared features, output layer eliminated) or "mlp" (one network a voxel, all weights trained). `device`: "auto", "cpu", "cuda[:i]"
-    or "mps". `spatial`: fit all voxels together, neighbours of one tissue alike as far as the data support it (docs/spatial.md); tissue
-    classes, and with them T1, come from M0 and the difference signal where no T1 map is given.
+    `unknown`: "cbf" (always), "att" (needs two delays), "t1b" (s, one a voxel, under a prior of sd 0.1 s), "abv"; None = ("cbf", "att").
+    `model`: "buxton" (None) or "simplified". `method`: "pinn" weighs the data against the kinetic equation, which may err by
+    `model_error` (sd relative to the scan's typical signal; None: by evidence, at least 5 %); "nlls" is the plain closed form without a
+    prior on ATT. `network`: "features" (shared features, output layer eliminated) or "mlp" (one network a voxel, all weights trained).
+    `device`: "auto", "cpu", "cuda[:i]" or "mps". `spatial`: fit all voxels together, neighbours of one tissue alike as far as the data
+    support it (docs/spatial.md); tissue classes, and with them T1, come from M0 and the difference signal where no T1 map is given.
+    `weigh_volumes`: pairs that lie far from the other repeats of their delay (motion, artefacts) count less; clean scans are not touched.
+    `preset` "infant" (docs/infant.md): the simplified model, all voxels together, and one T1 of blood for the subject, unless it was given
+    when reading; options that are given win over the preset's. The equation is then exact unless `model_error` is given.
 
     Raises InputError for unknown option values and where no voxel can be fitted.
 
@@ -62,33 +76,72 @@ def fit(
     (12, 14, 8)
     """
     notes = list(scan.notes)
-    settings = _settings(scan, unknown, model, method, network, model_error, device, seed, notes)
-    c = curves(scan)
+    chosen = preset_of(preset, scan.source)
+    wanted = unknowns(chosen, unknown, scan.acquisition.t1_blood)
+    settings = _settings(scan, wanted, model or chosen.model, method, network, model_error, device, seed, notes)
+    settings = replace(settings, t1b_prior=t1b_prior(chosen, scan.acquisition.t1_blood))
+    spatial = chosen.spatial if spatial is None else spatial
+    weights = volume_weights(scan) if weigh_volumes else equal_weights(len(scan.acquisition.pld), "switched off")
+    c = curves(scan, weights.weight)
     if len(c) == 0:
         found = f"{int(scan.mask.sum())} voxels in the mask, none of them usable"
         raise InputError(scan.source, "no voxel can be fitted", found=found, fix="check the mask, M0 and the image for NaN and zeros")
+    if preset is not None and {"cbf", "att"} <= set(settings.unknown):
+        return report_weights(_subject(scan, c, settings, spatial, notes, progress), weights)
     together = spatial and _can_be_spatial(settings, scan, notes)
     tissue = None
-    if together:
-        scan, c, tissue = with_tissue(scan, c)
+    if together or scan.tissue is not None:
+        scan, c, classes = with_tissue(scan, c)
+        tissue = classes if together else None
     plan = Plan(c, scan, settings)
     plan.c = measured_noise(plan)
     level = 0.0
     if method == "pinn":
         level = max(model_error_by_evidence(plan), LEAST_MODEL_ERROR) if model_error is None else model_error
+    if "abv" in settings.unknown and scan.m0 is not None:
+        share = (
+            tissue.share if tissue else classify(c, scan.m0[c.voxels], c.t1_tissue, np.stack(c.voxels, axis=1) * scan.grid.spacing).share
+        )
+        plan.arterial = ArterialSearch(plan, scan.mask.shape, scan.grid.spacing, share).prior()
     if tissue is None:
-        return _result(scan, plan, solve(plan, level, progress), level, notes)
+        return report_weights(_result(scan, plan, solve(plan, level, progress), level, notes), weights)
     joint = fit_spatial(plan, scan, tissue, level, (lambda done: progress("fit", done)) if progress else None)
-    return add_spatial(_result(scan, plan, joint.solution, level, notes), plan.c, joint)
+    return report_weights(add_spatial(_result(scan, plan, joint.solution, level, notes), plan.c, joint), weights)
+
+
+def _subject(scan: Scan, c: Curves, settings: Settings, spatial: bool, notes: list[str], progress: Progress | None) -> PerfusionFit:
+    """Flow, arrival time and, where it is unknown, one T1 of blood for the whole scan."""
+    if "abv" in settings.unknown:
+        raise InputError(scan.source, "--preset does not fit abv", found=",".join(settings.unknown), fix="leave abv or --preset out")
+    if uses_networks(settings):
+        raise InputError(scan.source, "--preset works with --network features", found=settings.network, fix="leave --network out")
+    level = (settings.model_error or 0.0) if settings.method == "pinn" else 0.0
+    settings = replace(settings, model_error=level)
+    told = (lambda done: progress("fit", done)) if progress else None
+    tissue = None
+    if spatial and len(c) > LARGE:
+        scan, c, tissue = with_tissue(scan, c)
+    plan = Plan(c, scan, settings)
+    plan.c = measured_noise(plan)
+    prior = plan.t1b_prior if "t1b" in settings.unknown else None
+    if tissue is not None:
+        brain, value = fit_large(plan, scan, tissue, level, prior, told)
+        result = add_spatial(_result(scan, plan, brain.solution, level, notes), plan.c, brain)
+        return add_t1b(result, value, prior)
+    joint = fit_subject(plan, scan, level, prior, spatial, told)
+    plan.c = replace(plan.c, noise=joint.noise.astype(np.float32))
+    return add_subject(_result(scan, plan, joint.solution, level, notes), plan.c, joint)
 
 
 def _can_be_spatial(s: Settings, scan: Scan, notes: list[str]) -> bool:
     """The joint fit is of flow and arrival time; InputError where something else was asked for, a note where there is one delay only."""
-    if s.unknown == ("cbf",) and len(np.unique(scan.acquisition.times.round(6))) < 2:
+    if (s.unknown == ("cbf",) or scan.arrival is not None) and len(np.unique(scan.acquisition.times.round(6))) < 2:
         notes.append("One delay: every voxel is fitted by itself.")
         return False
-    if set(s.unknown) != {"cbf", "att"}:
-        raise InputError(scan.source, "--spatial fits cbf and att", found=",".join(s.unknown), fix="give --unknown cbf,att or --no-spatial")
+    if set(s.unknown) - {"abv"} != {"cbf", "att"}:
+        raise InputError(
+            scan.source, "--spatial fits cbf, att and abv", found=",".join(s.unknown), fix="give --unknown cbf,att or --no-spatial"
+        )
     if uses_networks(s):
         raise InputError(scan.source, "--spatial works with --network features", found=s.network, fix="leave --network out")
     return True
@@ -101,7 +154,7 @@ def _settings(scan, unknown, model, method, network, model_error, device, seed, 
     _one_of(scan, "--method", method, ("pinn", "nlls"))
     _one_of(scan, "--network", network, ("features", "mlp"))
     for name in wanted:
-        _one_of(scan, "--unknown", name, ("cbf", "att", "t1b"))
+        _one_of(scan, "--unknown", name, ("cbf", "att", "t1b", "abv"))
     if "cbf" not in wanted:
         raise InputError(scan.source, "--unknown must include cbf", found=",".join(wanted) or "nothing", fix="give e.g. --unknown cbf,att")
     if model_error is not None and not 0 < model_error <= 10:
@@ -111,18 +164,43 @@ def _settings(scan, unknown, model, method, network, model_error, device, seed, 
     acquisition = scan.acquisition
     delays = len(np.unique(np.stack([acquisition.pld, acquisition.label_duration]).round(6), axis=1).T)
     if delays < 2:
-        wanted = ("cbf",)
+        wanted = ("cbf",) if scan.arrival is None else ("cbf", "att")
         notes.append(
-            "One delay cannot tell arrival time: CBF is by the consensus formula (T1 of tissue = T1 of blood), no ATT map is written."
+            f"One delay: CBF is fitted with the arrival time of {scan.arrival.file} as prior (sd {scan.arrival.sd:g} s), whose uncertainty "
+            "its interval contains; no ATT map is written."
+            if scan.arrival is not None
+            else "One delay cannot tell arrival time: CBF is by the consensus formula (T1 of tissue = T1 of blood), no ATT map is written."
         )
     elif delays < len(wanted) + 1 and "t1b" in wanted:
         fix = "leave t1b out of --unknown"
         raise InputError(scan.source, f"{delays} delays cannot determine {len(wanted)} unknowns", found=",".join(wanted), fix=fix)
+    if delays > 1 and scan.arrival is not None:
+        fix = "leave --att-map out: these data tell arrival time"
+        raise InputError(scan.source, "--att-map is for scans of a single delay", found=f"{delays} delays", fix=fix)
+    if acquisition.flip_angle is not None and network == "mlp" and method == "pinn":
+        raise InputError(scan.source, "--network mlp does not know Look-Locker readouts", found="LookLocker", fix="leave --network out")
+    if "abv" in wanted:
+        _can_have_arteries(scan, wanted, method, network, delays)
     if network == "mlp" and delays < 2:
         notes.append("With one delay nothing but the flow is unknown: the shared-feature network is used.")
         network = "features"
     chunk = NETWORK_CHUNK if network == "mlp" and method == "pinn" else Settings.chunk
     return Settings(wanted, model, method, network, model_error, resolve_device(device, scan.source), seed=seed, chunk=chunk)
+
+
+def _can_have_arteries(scan: Scan, wanted: tuple[str, ...], method: str, network: str, delays: int) -> None:
+    """InputError where arterial blood volume cannot be fitted."""
+    reasons = {
+        f"{delays} distinct delays, 3 are needed": delays < 3,
+        "no usable M0, without which a blood volume has no unit": scan.m0 is None,
+        "no att among the unknowns": "att" not in wanted,
+        "t1b is asked for as well": "t1b" in wanted,
+        "a Look-Locker readout": scan.acquisition.flip_angle is not None,
+        "--network mlp": method == "pinn" and network == "mlp",
+    }
+    for reason, holds in reasons.items():
+        if holds:
+            raise InputError(scan.source, "abv cannot be fitted here", found=reason, fix="leave abv out of --unknown, or change that")
 
 
 def _one_of(scan: Scan, option: str, value: str, allowed: tuple[str, ...]) -> None:
@@ -152,9 +230,10 @@ def solve(plan: Plan, model_error: float, progress: Progress | None = None) -> S
         if networks:
             return networks.problem(rows, level, att, flow)
         data, precision = plan.whitened(rows, plan.tables, level)
-        unknowns = plan.unknowns()
+        unknowns = plan.unknowns(rows)
         values = {"att": att, "t1b": torch.full_like(att, plan.t1b)}
-        return FlowProblem(plan.prediction(rows), data, precision, unknowns, plan.flow_sd), unknowns.internal(values)
+        problem = FlowProblem(plan.prediction(rows), data, precision, unknowns, plan.flow_sd, plan.marginal(rows, precision))
+        return problem, unknowns.internal(values)
 
     report = (lambda done: progress("fit", done)) if progress else None
     solver = NETWORK_SOLVER if networks else SOLVER
@@ -168,14 +247,17 @@ def uses_networks(s: Settings) -> bool:
     return s.method == "pinn" and s.network == "mlp"
 
 
-def fitted_curves(plan: Plan, solution: Solution, model_error: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def fitted_curves(plan: Plan, solution: Solution, model_error: float) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Fitted data points (V, K), their sd (V, K), both in flow units, and the misfit (V,): rms of the whitened residual.
+
+    And arterial blood volume with its sd (2, V), in flow units; zeros where it was not sought.
 
     The curve is the network's where there is one: it lies between the closed form and the data, as far as the model error allows.
     """
     level = model_error * plan.equation_unit
     shape = (len(plan.c), len(plan.c.times))
     fitted, sd, misfit = np.zeros(shape, np.float32), np.zeros(shape, np.float32), np.zeros(shape[0], np.float32)
+    volume = np.zeros((2, shape[0]), np.float32)
     free = max(len(plan.c.times) - len(solution.names), 1)
     for rows in plan.chunks():
         at = rows.to(solution.theta.device)
@@ -184,22 +266,29 @@ def fitted_curves(plan: Plan, solution: Solution, model_error: float) -> tuple[n
         att = solution.values["att"][at] if "att" in solution.values else torch.full_like(cbf[:, 0], plan.att_fixed)
         t1b = solution.values["t1b"][at] if "t1b" in solution.values else torch.full_like(cbf[:, 0], plan.t1b)
         signal, slopes = plan.prediction(rows)(att.unsqueeze(1), t1b.unsqueeze(1))
-        residual = data - cbf * signal
-        noise = torch.as_tensor(plan.c.noise[rows.numpy()]).to(data).unsqueeze(1)
-        curve = cbf * signal + (1 - (noise * precision) ** 2) * residual
         columns = torch.stack([signal, *(cbf * slopes[name] for name in solution.names if name != "cbf")], dim=2)
+        arterial = torch.zeros_like(data)
+        if (marginal := plan.marginal(rows, precision)) is not None:
+            white, covariance = columns * precision.unsqueeze(2), solution.covariance[at].to(data)
+            found = marginal.estimate((data - cbf * signal) * precision, white, covariance)
+            known = torch.maximum(found[1], marginal.sd)  # the prior has seen the voxel's data already: no second gain from them
+            volume[:, rows.numpy()] = torch.stack([found[0].clamp_min(0), known]).cpu().numpy()
+            arterial = found[0].clamp_min(0).unsqueeze(1) * marginal.column / precision
+        residual = data - cbf * signal - arterial
+        noise = torch.as_tensor(plan.c.noise[rows.numpy()]).to(data).unsqueeze(1)
+        curve = cbf * signal + arterial + (1 - (noise * precision) ** 2) * residual
         back = plan.rows_of(rows, plan.tables.inverse).to(data)
         columns = back.transpose(1, 2) @ columns
         spread = ((columns @ solution.covariance[at].to(data)) * columns).sum(dim=2).clamp_min(0).sqrt()
         fitted[rows.numpy()] = (curve.unsqueeze(1) @ back).squeeze(1).cpu().numpy()
         sd[rows.numpy()] = spread.cpu().numpy()
         misfit[rows.numpy()] = ((residual * precision).square().sum(dim=1) / free).sqrt().cpu().numpy()
-    return fitted, sd, misfit
+    return fitted, sd, misfit, volume
 
 
 def _result(scan: Scan, plan: Plan, solution: Solution, model_error: float, notes: list[str]) -> PerfusionFit:
     c, s = plan.c, plan.s
-    fitted, fitted_sd, misfit = fitted_curves(plan, solution, model_error)
+    fitted, fitted_sd, misfit, arterial = fitted_curves(plan, solution, model_error)
     status, maps = np.zeros(scan.mask.shape, np.uint8), {}
     status[scan.mask] = VoxelStatus.NOT_FINITE
     if scan.m0 is not None:
@@ -209,8 +298,17 @@ def _result(scan: Scan, plan: Plan, solution: Solution, model_error: float, note
     kinds = {"cbf": CBF if scan.m0 is not None else RELATIVE_CBF, "att": ATT, "t1b": T1B}
     widest = {"att": plan.att_max, "t1b": plan.t1b}  # sd of something bounded cannot exceed its range
     for name in solution.names:
+        if name == "att" and scan.arrival is not None:
+            continue  # one delay says nothing about it: it would be the given map
         value, sd = solution.values[name].cpu().numpy(), solution.std(name).cpu().numpy()
         maps[name] = ParameterMap(kinds[name], *(_volume(scan, c, x, usable) for x in (value, np.minimum(sd, widest.get(name, np.inf)))))
+    if plan.arterial is not None:
+        count = int((arterial[0] > CLEARLY_ARTERIAL * FLOW).sum())
+        notes.append(
+            f"Arterial blood volume is above {100 * CLEARLY_ARTERIAL:g} % in {count} voxels; elsewhere its arrival time is the prior's."
+        )
+        maps["abv"] = ParameterMap(ABV, *(_volume(scan, c, x, usable) for x in arterial / FLOW))
+        maps["abat"] = ParameterMap(ABAT, *(_volume(scan, c, x.numpy(), usable) for x in (plan.arterial.abat, plan.arterial.abat_sd)))
     left_out = int(scan.mask.sum()) - len(c)
     if left_out:
         notes.append(f"{left_out} of {int(scan.mask.sum())} mask voxels were left out: their data are not finite or have no usable M0.")
@@ -219,8 +317,10 @@ def _result(scan: Scan, plan: Plan, solution: Solution, model_error: float, note
             f"Without a T1 map one tissue T1 ({plan.group_t1[0]:.2f} s, grey matter) serves all voxels: white-matter CBF comes out "
             "about a third too low. Give --t1-map, or trust grey matter only."
         )
-    if "t1b" in solution.names and float(solution.std("t1b").median()) > PRIOR_DOMINATED * T1B_SD:
+    if "t1b" in solution.names and float(solution.std("t1b").median()) > PRIOR_DOMINATED * float(plan.t1b_prior.sd):
         notes.append("These delays do not determine T1 of blood: its map and standard deviation are the prior's.")
+    if scan.m0 is not None and len(c) and (cause := scaling_cause(_grey_median(scan, c, maps["cbf"].value[c.voxels]))):
+        notes.append(cause)
     to_scanner = (1 / c.scale)[:, None]
     return PerfusionFit(
         scan=replace(scan, notes=tuple(notes)),
@@ -239,9 +339,20 @@ def _result(scan: Scan, plan: Plan, solution: Solution, model_error: float, note
     )
 
 
+def _grey_median(scan: Scan, c: Curves, cbf: np.ndarray) -> float:
+    """Median CBF of grey matter by tissue maps or T1; where neither is known, of the mask's better perfused half."""
+    if scan.tissue is not None:
+        grey = scan.tissue[c.voxels][:, 0] > 0.5
+    elif c.t1_tissue is not None:
+        grey = classify(c, None, c.t1_tissue, np.zeros((len(c), 3))).share[:, 0] > 0.5
+    else:
+        grey = np.abs(cbf) >= np.median(np.abs(cbf))
+    return float(np.median(cbf[grey] if grey.any() else cbf))
+
+
 def _voxel_status(plan: Plan, solution: Solution) -> np.ndarray:
     status = solution.status.cpu().numpy().copy()
-    if "att" in solution.names and plan.att_prior is not None:
+    if "att" in solution.names and plan.att_prior is not None and plan.known_att is None:
         silent = solution.std("att").cpu().numpy() > PRIOR_DOMINATED * float(plan.att_prior.sd)
         status[silent & (status == Status.CONVERGED)] = VoxelStatus.PRIOR_DOMINATED
     return status
@@ -261,10 +372,12 @@ def _told(plan: Plan, solution: Solution, model_error: float) -> dict[str, objec
     c, s = plan.c, plan.s
     told: dict[str, object] = {"method": s.method, "model": s.model, "unknown": list(solution.names), "seed": s.seed, "device": s.device}
     if s.method == "pinn":
-        mean, sd = ATT_PRIOR[plan.labeling]
+        mean, sd = ATT_PRIOR[plan.labeling] if plan.known_att is None else ("--att-map", plan.att_prior.sd)  # type: ignore[union-attr]
         told |= {"network": s.network, "model_error": model_error, "model_error_origin": "evidence" if s.model_error is None else "option"}
         told |= {"att_prior_mean": mean, "att_prior_sd": sd} if "att" in solution.names else {}
-    told |= {"t1b_prior_sd": T1B_SD} if "t1b" in solution.names else {}
+    told |= {"t1b_prior_sd": float(plan.t1b_prior.sd)} if "t1b" in solution.names else {}
+    if plan.arterial is not None:
+        told |= {"unknown": [*solution.names, "abv"], "arterial_share": plan.arterial.share}
     told["flow_prior_sd"] = f"{FLOW_PRIOR:g} typical flows of the scan ({plan.flow_sd:.4g})"
     told["noise_sd_median"] = float(np.median(c.noise / c.scale))
     told["noise_origin"] = f"repeats ({c.degrees} degrees of freedom a voxel)" if c.degrees else "residuals of the closed form"

@@ -26,6 +26,9 @@ RELATIVE_CBF = MapKind("cbf", "desc-relative_cbf", "desc-std_cbf", "Relative per
 ATT = MapKind("att", "att", "desc-std_att", "Arterial transit time", "s", (0.0, 2.5), "viridis")
 T1B = MapKind("t1b", "t1b", "desc-std_t1b", "T1 of arterial blood", "s", (1.2, 2.4), "cividis")
 
+ABV = MapKind("abv", "abv", "desc-std_abv", "Arterial blood volume", "fraction", (0.0, 0.02), "magma")
+ABAT = MapKind("abat", "abat", "desc-std_abat", "Arrival time in arteries", "s", (0.0, 2.0), "viridis")
+
 
 class VoxelStatus(IntEnum):
     """Status of a voxel beyond the solver's own (`core.Status`, 1 to 6)."""

@@ -7,7 +7,7 @@ from os import PathLike
 import numpy as np
 
 from ..errors import InputError
-from ..files import nifti
+from ..files import load as images
 from ..files.grid import Grid
 
 SMOOTHING = 3.0  # mm, standard deviation
@@ -20,7 +20,7 @@ SMALLEST = 10  # voxels; less is no brain but noise
 
 def read(path: str | PathLike[str], grid: Grid, what: str = "mask") -> np.ndarray:
     """(X, Y, Z) bool: above one half. Raises InputError for another grid or an empty mask."""
-    data, found = nifti.read(path, ndim=(3,), what=what)
+    data, found = images.read(path, ndim=(3,), what=what)
     if not grid.matches(found):
         wanted = " x ".join(map(str, grid.shape))
         raise InputError(path, f"{what} must be on the grid of the ASL series ({wanted})", found=grid.difference(found), fix="resample it")

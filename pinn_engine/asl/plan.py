@@ -11,14 +11,16 @@ from torch import Tensor
 
 from ..core import Fixed, Free, Gaussian, Unknowns
 from .arrival import best_start, log_evidence
+from .arterial import ArterialPrior, Marginal, arterial_curve
 from .collocation import collocate, reduced_network
 from .curves import Curves
 from .kinetics import OUTFLOW, Kinetics, apparent_t1, kinetics
+from .presets import T1B_SD
 from .problems import ClosedForm, FeatureNetwork
+from .readout import train
 from .scan import Scan
 
 ATT_PRIOR = {"PCASL": (1.3, 1.0), "CASL": (1.3, 1.0), "PASL": (0.7, 1.0)}  # mean, sd in s, as BASIL (doi:10.1109/TSP.2008.2005752)
-T1B_SD = 0.1  # s, BASIL's prior width for a fitted T1 of blood
 ATT_STEP = 0.05  # s between the starts
 SPACING = {"features": 0.075, "mlp": 0.2}  # s between collocation edges
 T1_CLASS = 0.01  # relative width of the classes in which the voxels of a T1 map share a table
@@ -37,6 +39,7 @@ class Settings:
     device: str = "cpu"
     dtype: torch.dtype = torch.float32
     seed: int = 0
+    t1b_prior: Gaussian | None = None  # None: around the scan's own, sd T1B_SD
     hidden: tuple[int, ...] = (6,)
     activation: str = "tanh"
     chunk: int = 32768
@@ -69,24 +72,30 @@ class Plan:
         a = scan.acquisition
         self.c, self.s, self.labeling = c, s, a.labeling
         self.t1b, self.partition = a.t1_blood.number, a.partition.number
+        self.t1b_prior = s.t1b_prior or Gaussian(self.t1b, T1B_SD)
         self.device, self.dtype = torch.device(s.device), s.dtype
         self._group_voxels(a.t1_tissue.number)
+        self.known_att = None if scan.arrival is None else torch.as_tensor(scan.arrival.att[c.voxels])
         self.times, self.tau = torch.as_tensor(c.times), torch.as_tensor(c.label_duration)
         self.root = torch.as_tensor(c.repeats, dtype=torch.float64).sqrt()
         mean, sd = ATT_PRIOR[a.labeling]
-        self.single = len(c.times) == 1
+        if scan.arrival is not None and self.known_att is not None:
+            mean, sd = float(self.known_att.median()), scan.arrival.sd
+        self.single = len(c.times) == 1 and scan.arrival is None
         self.att_fixed = 0.0 if self.single else mean  # one delay: the consensus formula, which takes all label as arrived
         self.att_max = max(float(max(c.times)) - 0.1, ATT_STEP)
-        bayesian = s.method == "pinn"
+        bayesian = s.method == "pinn" or scan.arrival is not None
         self.att_prior = Gaussian(mean, sd) if bayesian else None
         self.att = torch.arange(0.5 * ATT_STEP, self.att_max, ATT_STEP, dtype=torch.float64)
         self.log_prior = -0.5 * ((self.att - mean) / sd) ** 2 if bayesian else torch.zeros_like(self.att)
         if "att" not in s.unknown:
             self.att, self.log_prior = torch.tensor([self.att_fixed] * 2, dtype=torch.float64), torch.zeros(2, dtype=torch.float64)
+        self.flip = None if a.flip_angle is None else a.flip_angle.number
         unit = self.kinetics(0).closed_form(self.times, self.tau, torch.tensor(self.att_fixed), torch.tensor(self.t1b))[0]
         self.flow = c.amplitude / (float(unit.square().mean().sqrt()) or 1.0)  # typical flow of the scan
         self.flow_sd = FLOW_PRIOR * self.flow
         self.collocation = collocate(self.times, self.tau, self.group_delay, SPACING[s.network])
+        self.arterial: ArterialPrior | None = None  # where arterial blood volume is sought
         self.tables = (self._network_tables() if s.method == "pinn" else self.closed_tables()).to(self.device, self.dtype)
 
     def _group_voxels(self, t1_default: float) -> None:
@@ -120,7 +129,9 @@ class Plan:
         grid = []
         for g in range(len(self.group_t1)):
             t = self.times + self.group_delay[g]
-            grid.append(self.kinetics(g).closed_form(t, self.tau, self.att.unsqueeze(1), torch.tensor(self.t1b))[0] * self.root)
+            curves = self.kinetics(g).closed_form(t, self.tau, self.att.unsqueeze(1), torch.tensor(self.t1b))[0]
+            seen = self.train_of(g)
+            grid.append((curves if seen is None else curves @ seen.T) * self.root)
         count = len(grid)
         rotation = torch.diag(self.root).expand(count, -1, -1)
         return Tables(rotation, torch.diag(1 / self.root).expand(count, -1, -1), torch.zeros(count, len(self.root)), torch.stack(grid))
@@ -130,7 +141,7 @@ class Plan:
         rotations, spreads, propagators, grids = [], [], [], []
         for g in range(len(self.group_t1)):
             model = self.kinetics(g)
-            net = reduced_network(c, g, float(model.loss_rate), self.root**2)
+            net = reduced_network(c, g, float(model.loss_rate), self.root**2, self.train_of(g))
             low, high = c.edges[g, c.low], c.edges[g, c.high]
             supply = model.supply(low, high, c.tau, self.att.unsqueeze(1), torch.tensor(self.t1b, dtype=torch.float64))[0]
             rotations.append(net.rotation)
@@ -139,6 +150,10 @@ class Plan:
             grids.append(supply / c.widths[g].sqrt() @ net.propagator)
         rotation = torch.stack(rotations)
         return Tables(rotation, torch.linalg.inv(rotation), torch.stack(spreads), torch.stack(grids), torch.stack(propagators))
+
+    def train_of(self, g: int) -> Tensor | None:
+        """(K, K) of group g's Look-Locker readout; None where each labelling is read once."""
+        return None if self.flip is None else train(self.times.double(), float(self.kinetics(g).loss_rate), self.flip)
 
     @property
     def equation_unit(self) -> float:
@@ -151,10 +166,12 @@ class Plan:
         variance = -np.expm1(-2 * rate * t) / (2 * rate) if rate else t
         return self.c.amplitude / math.sqrt(float(np.mean(variance)))
 
-    def unknowns(self) -> Unknowns:
-        free = self.s.unknown
-        att = Free(0.0, self.att_max, self.att_prior) if "att" in free else Fixed(self.att_fixed)
-        t1b = Free(0.5 * self.t1b, 2.0 * self.t1b, Gaussian(self.t1b, T1B_SD)) if "t1b" in free else Fixed(self.t1b)
+    def unknowns(self, rows: Tensor | None = None) -> Unknowns:
+        free, prior = self.s.unknown, self.att_prior
+        if prior is not None and self.known_att is not None and rows is not None:
+            prior = Gaussian(self.known_att[rows].to(self.device, self.dtype), prior.sd)
+        att = Free(0.0, self.att_max, prior) if "att" in free else Fixed(self.att_fixed)
+        t1b = Free(0.5 * self.t1b, 2.0 * self.t1b, self.t1b_prior) if "t1b" in free else Fixed(self.t1b)
         return Unknowns({"att": att, "t1b": t1b})
 
     def rows_of(self, rows: Tensor, table: Tensor) -> Tensor:
@@ -184,15 +201,34 @@ class Plan:
         rotated = data @ rotation[0] if rotation.shape[0] == 1 else (data.unsqueeze(1) @ rotation).squeeze(1)
         return rotated, (noise.unsqueeze(1) ** 2 + model_error**2 * self.rows_of(rows, tables.spread)).rsqrt()
 
+    def marginal(self, rows: Tensor, precision: Tensor) -> Marginal | None:
+        """The whitened arterial curve of some voxels and the prior of its volume; None where none is sought."""
+        if self.arterial is None:
+            return None
+        a, t = self.arterial, self.times + self.group_delay[self.group[rows]].unsqueeze(1)
+        curve = arterial_curve(self.labeling, t, self.tau, a.abat[rows].unsqueeze(1).to(t), self.t1b).to(precision)
+        rotation = self.rows_of(rows, self.tables.rotation)
+        rotated = curve @ rotation[0] if rotation.shape[0] == 1 else (curve.unsqueeze(1) @ rotation).squeeze(1)
+        return Marginal(rotated * precision, a.mean[rows].to(precision), a.sd[rows].to(precision))
+
     def start(self, rows: Tensor, tables: Tables, model_error: float) -> tuple[Tensor, Tensor]:
         """Best arrival time of the grid and its flow, each (B,)."""
         data, precision = self.whitened(rows, tables, model_error)
-        return best_start(data, precision, self.rows_of(rows, tables.grid), self.att.to(data), self.log_prior.to(data), self.flow_sd)
+        if (marginal := self.marginal(rows, precision)) is not None:
+            data = data - marginal.mean.unsqueeze(1) * marginal.column / precision
+        return best_start(data, precision, self.rows_of(rows, tables.grid), self.att.to(data), self.log_prior_of(rows, data), self.flow_sd)
+
+    def log_prior_of(self, rows: Tensor, like: Tensor) -> Tensor:
+        """(A,) or, where arrival is known beforehand, (B, A)."""
+        if self.known_att is None or self.att_prior is None or "att" not in self.s.unknown:
+            return self.log_prior.to(like)
+        away = (self.att - self.known_att[rows].unsqueeze(1)) / self.att_prior.sd
+        return (-0.5 * away**2).to(like)
 
     def evidence(self, rows: Tensor, model_error: float) -> float:
         """log p(data of these voxels | model error), up to a constant."""
         data, precision = self.whitened(rows, self.tables, model_error)
-        each = log_evidence(data, precision, self.rows_of(rows, self.tables.grid), self.log_prior.to(data), self.flow_sd)
+        each = log_evidence(data, precision, self.rows_of(rows, self.tables.grid), self.log_prior_of(rows, data), self.flow_sd)
         return float(each.double().nansum())
 
     def prediction(self, rows: Tensor) -> ClosedForm | FeatureNetwork:
@@ -202,6 +238,16 @@ class Plan:
             return self.rows_of(rows, table.to(tables.grid))
 
         if tables.propagator is None:
-            return ClosedForm(model, on(self.times + self.group_delay.unsqueeze(1)), self.tau.to(tables.grid), self.root.to(tables.grid))
+            times, tau, root = self.times + self.group_delay.unsqueeze(1), self.tau.to(tables.grid), self.root.to(tables.grid)
+            seen = (
+                None
+                if self.flip is None
+                else on(
+                    torch.stack(
+                        [train(self.times.double(), float(self.kinetics(g).loss_rate), self.flip) for g in range(len(self.group_t1))]
+                    )
+                )
+            )
+            return ClosedForm(model, on(times), tau, root, seen)
         low, high = on(c.edges[:, c.low]), on(c.edges[:, c.high])
         return FeatureNetwork(model, low, high, c.tau.to(tables.grid), on(c.widths.sqrt()), self.rows_of(rows, tables.propagator))

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..core import MLP, Problem, Separable, Unknowns, stack
+from .arterial import Marginal
 from .kinetics import Derivatives, Kinetics, Tissue
 
 
@@ -47,15 +48,22 @@ class ClosedForm:
     times: Tensor  # (B or 1, K)
     tau: Tensor  # (K,)
     root: Tensor  # (K,) square root of the repeats
+    train: Tensor | None = None  # (B or 1, K, K) of a Look-Locker readout
 
     def __call__(self, att: Tensor, t1b: Tensor) -> tuple[Tensor, Derivatives]:
         model = transposed(self.model)  # voxels last in memory, see `batch_last`
         signal, slopes = model.closed_form(self.times.T, self.tau.unsqueeze(1), att.T, t1b.T)
-        root = self.root.unsqueeze(1)
-        return (signal * root).T, {name: (slope * root).T for name, slope in slopes.items()}
+        return self._seen(signal), {name: self._seen(slope) for name, slope in slopes.items()}
+
+    def _seen(self, curve: Tensor) -> Tensor:
+        """(K, B) curves as read, (B, K)."""
+        if self.train is not None:
+            curve = self.train[0] @ curve if self.train.shape[0] == 1 else torch.einsum("bkl,lb->kb", self.train, curve)
+        return (curve * self.root.unsqueeze(1)).T
 
     def take(self, rows: Tensor) -> ClosedForm:
-        return ClosedForm(take_kinetics(self.model, rows), pick(self.times, rows), self.tau, self.root)
+        train = None if self.train is None else pick(self.train, rows)
+        return ClosedForm(take_kinetics(self.model, rows), pick(self.times, rows), self.tau, self.root, train)
 
 
 @dataclass(frozen=True)
@@ -86,13 +94,26 @@ class FeatureNetwork:
 class FlowProblem(Separable):
     """y = f * prediction(att[, t1b]) in whitened rows, the flow f eliminated; a weak prior N(0, flow_sd^2) on f keeps it finite.
 
-    `data` (B, K) rotated like the prediction; `precision` (B, K) is 1 / sd of each rotated row.
+    `data` (B, K) rotated like the prediction; `precision` (B, K) is 1 / sd of each rotated row; `marginal` integrates arterial blood out.
     """
 
-    def __init__(self, prediction: ClosedForm | FeatureNetwork, data: Tensor, precision: Tensor, unknowns: Unknowns, flow_sd: float):
+    def __init__(
+        self,
+        prediction: ClosedForm | FeatureNetwork,
+        data: Tensor,
+        precision: Tensor,
+        unknowns: Unknowns,
+        flow_sd: float,
+        marginal: Marginal | None = None,
+    ):
         data, precision = batch_last(data), batch_last(precision)
-        super().__init__(self._with_prior_row(data * precision, 0.0), unknowns, ("cbf",))
-        self.prediction, self.data, self.precision, self.flow_sd = prediction, data, precision, flow_sd
+        white = data * precision if marginal is None else batch_last(marginal.data(data * precision))
+        super().__init__(self._with_prior_row(white, 0.0), unknowns, ("cbf",))
+        self.prediction, self.data, self.precision, self.flow_sd, self.marginal = prediction, data, precision, flow_sd, marginal
+
+    def _white(self, rows: Tensor) -> Tensor:
+        white = rows * self.precision
+        return white if self.marginal is None else self.marginal.rows(white)
 
     @staticmethod
     def _with_prior_row(rows: Tensor, value: float) -> Tensor:
@@ -101,14 +122,15 @@ class FlowProblem(Separable):
 
     def basis(self, values: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         signal, slopes = self.prediction(values["att"].unsqueeze(1), values["t1b"].unsqueeze(1))
-        basis = self._with_prior_row(signal * self.precision, 1.0 / self.flow_sd).unsqueeze(2)
-        columns = [self._with_prior_row(slopes[name] * self.precision, 0.0) for name in self.unknowns.names]
+        basis = self._with_prior_row(self._white(signal), 1.0 / self.flow_sd).unsqueeze(2)
+        columns = [self._with_prior_row(self._white(slopes[name]), 0.0) for name in self.unknowns.names]
         if len(columns) == 1:
             return basis, columns[0][:, :, None, None]
         return basis, torch.stack(columns, dim=2).unsqueeze(2) if columns else basis.new_zeros(*basis.shape, 0)
 
     def take(self, rows: Tensor) -> FlowProblem:
-        return FlowProblem(self.prediction.take(rows), self.data[rows], self.precision[rows], self.unknowns.take(rows), self.flow_sd)
+        kept = (self.prediction.take(rows), self.data[rows], self.precision[rows], self.unknowns.take(rows), self.flow_sd)
+        return FlowProblem(*kept, None if self.marginal is None else self.marginal.take(rows))
 
 
 @dataclass(frozen=True)

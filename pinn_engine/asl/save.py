@@ -8,7 +8,10 @@ import numpy as np
 
 from .. import __version__
 from ..files.output import OutputFolder
-from .result import ParameterMap, PerfusionFit
+from .methods import paragraph
+from .quality import plausibility, quality
+from .regions import region_table
+from .result import PerfusionFit
 
 DATASET = {
     "Name": "pinn_engine perfusion maps",
@@ -18,8 +21,8 @@ DATASET = {
 }
 
 
-def save(fit: PerfusionFit, folder: OutputFolder) -> list[Path]:
-    """Everything but the report; names and units as in docs/outputs.md. Same fit, same bytes."""
+def save(fit: PerfusionFit, folder: OutputFolder, *, dataset: bool = True) -> list[Path]:
+    """Everything but the report; names and units as in docs/outputs.md. Same fit, same bytes. `dataset`: the folder is a BIDS dataset."""
     scan, prefix = fit.scan, fit.scan.prefix
     written = []
 
@@ -60,7 +63,14 @@ def save(fit: PerfusionFit, folder: OutputFolder) -> list[Path]:
     volume("desc-fit_asl", fit.fitted, delays | {"Description": "The fitted curve at the delays of desc-data_asl"})
     volume("desc-fitstd_asl", fit.fitted_std, delays | {"Description": "Standard deviation of the fitted curve"})
     written.append(folder.write_tsv(f"{prefix}_desc-qualitycontrol_cbf.tsv", [quality(fit)]))
-    written.append(folder.write_json("dataset_description.json", DATASET))
+    flags = ("figure", "value", "low", "high", "plausible", "sentence")
+    written.append(folder.write_tsv(f"{prefix}_desc-plausibility_cbf.tsv", plausibility(fit), flags))
+    if scan.regions is not None:
+        columns, regions = region_table(fit)
+        written.append(folder.write_tsv(f"{prefix}_desc-roi_cbf.tsv", regions, columns))
+    written.append(folder.write_text(f"{prefix}_desc-methods_cbf.txt", paragraph(fit) + "\n"))
+    if dataset:
+        written.append(folder.write_json("dataset_description.json", DATASET))
     return written
 
 
@@ -83,32 +93,3 @@ def timings(fit: PerfusionFit) -> dict[str, object]:
     """The K delays in BIDS' terms: for PASL PostLabelingDelay is the inversion time and the bolus ends at BolusCutOffDelayTime."""
     duration = "BolusCutOffDelayTime" if fit.scan.acquisition.labeling == "PASL" else "LabelingDuration"
     return {"PostLabelingDelay": fit.pld, duration: fit.label_duration, "Repeats": fit.repeats}
-
-
-def quality(fit: PerfusionFit) -> dict[str, object]:
-    """One row of figures to compare scans by; shares are of the voxels in the mask."""
-    mask = fit.scan.mask
-    inside = fit.status[mask]
-    fitted = mask & (fit.maps["cbf"].std > 0)
-    row: dict[str, object] = {"prefix": fit.scan.prefix, "voxels": int(mask.sum()), "share_converged": float(np.mean(inside == 1))}
-    row |= {f"share_status_{code}": float(np.mean(inside == code)) for code in sorted(fit.status_meaning) if code > 1}
-    for name, one in fit.maps.items():
-        row |= _summary(name, one, fitted)
-    cbf = fit.maps["cbf"].value[fitted]
-    row["cbf_share_negative"] = float(np.mean(cbf < 0)) if cbf.size else None
-    row["misfit_median"] = float(np.median(fit.misfit[fitted])) if cbf.size else None
-    row["noise_sd_median"] = fit.settings.get("noise_sd_median")
-    row["model_error"] = fit.settings.get("model_error")
-    return row
-
-
-def _summary(name: str, one: ParameterMap, fitted: np.ndarray) -> dict[str, object]:
-    if not fitted.any():
-        return {f"{name}_median": None}
-    low, middle, high = np.percentile(one.value[fitted], [25, 50, 75])
-    return {
-        f"{name}_median": float(middle),
-        f"{name}_q25": float(low),
-        f"{name}_q75": float(high),
-        f"{name}_std_median": float(np.median(one.std[fitted])),
-    }

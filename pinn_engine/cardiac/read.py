@@ -14,7 +14,7 @@ from ..files import mesh as meshes
 from ..files.grid import Grid
 from ..files.mesh import Mesh
 from ..files.meshcheck import Clean, check, clean, components
-from ..files.movie import read_movie
+from ..files.movie import Movie, read_movie
 from .mapfit import Samples
 from .observations import MIN_LATS, activation, voltage
 from .shapes import grid_mesh
@@ -133,8 +133,13 @@ def _left_out(kept: np.ndarray) -> list[str]:
 
 
 def from_movie(path: Path, unit: TimeUnit) -> HeartData:
-    """A rectangle or a box: voxels' centres are the tissue; fitted on a coarser grid where the movie is fine."""
-    movie = read_movie(path)
+    """The movie in a file."""
+    prefix = path.name.removesuffix(".gz").removesuffix(".nii").removesuffix("_movie")
+    return movie_data(read_movie(path), unit, path, prefix)
+
+
+def movie_data(movie: Movie, unit: TimeUnit, path: str | Path = "movie", prefix: str = "heart") -> HeartData:
+    """A rectangle or a box: voxels' centres are the tissue; fitted on a coarser grid where the movie is fine. `path` is named in errors."""
     if movie.unit and movie.unit != unit.name:
         raise InputError(path, f"its frames are in {movie.unit}", found=f"--time-unit {unit.name}", fix=f"give --time-unit {movie.unit}")
     shape = movie.grid.shape
@@ -147,7 +152,6 @@ def from_movie(path: Path, unit: TimeUnit) -> HeartData:
     if observed < MIN_SAMPLES:
         raise InputError(path, "has too few observed values", found=observed, fix=f"at least {MIN_SAMPLES} are needed, thousands for a map")
     whole, mesh, to_input = grids(shape, movie.grid.spacing)
-    prefix = path.name.removesuffix(".gz").removesuffix(".nii").removesuffix("_movie")
     inside = np.ones(len(whole.points), bool)
     notes = [] if len(mesh.points) == len(whole.points) else [f"fitted on {len(mesh.points)} nodes, interpolated to the movie's voxels"]
     times = unit.to_tu(movie.times)

@@ -1,4 +1,4 @@
-"""The command line: `pinn-engine asl|cardiac|phantom|demo …`."""
+"""The command line: `pinn-engine asl|cardiac|bids|cohort|phantom|demo …`."""
 
 from __future__ import annotations
 
@@ -24,23 +24,27 @@ class Parser(argparse.ArgumentParser):
 
 def parser() -> Parser:
     """All commands; each module adds its own."""
-    from . import demo, heart, perfusion, phantom
+    from . import demo, heart, perfusion, phantom, study
 
     top = Parser(
         prog="pinn-engine", description="Physics-informed neural networks that fit perfusion and cardiac models, with uncertainty."
     )
     top.add_argument("--version", action="version", version=f"pinn-engine {__version__}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for module in (perfusion, heart, phantom, demo):
+    for module in (perfusion, heart, study, phantom, demo):
         module.add(commands)
     return top
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code: 0 done, 1 a fault of ours, 2 bad input or call, 130 stopped."""
+    """Run one command; returns the exit code: 0 done, 1 a fault of ours, 2 bad input or call, 3 some subjects failed, 130 stopped."""
     signal.signal(signal.SIGTERM, _stop)
     try:
-        call = parser().parse_args(arguments)
+        top = parser()
+        call, others = top.parse_known_args(arguments)
+        if others and not hasattr(call, "others"):
+            top.error(f"unrecognized arguments: {' '.join(others)}")
+        call.others = others
         return call.run(call)
     except InputError as error:
         sys.stderr.write(f"error: {error}\n")

@@ -20,12 +20,21 @@ def add(commands) -> None:
     p = kinds.add_parser("fit", description="Fit D, conduction velocity and activation time of a heart, from activation times or V.")
     p.add_argument("input", metavar="INPUT", help="4-D NIfTI movie of V, or a mesh with point data LAT or V")
     p.add_argument("--out", required=True, metavar="DIR")
+    add_options(p)
+    p.set_defaults(run=run_fit)
+    _add_simulate(kinds)
+
+
+def add_options(p: argparse.ArgumentParser) -> None:
+    """All options but the input and the folder, shared with the studies."""
     p.add_argument("--times", metavar="FILE", help="times of the frames of V, one a line")
     p.add_argument("--array", metavar="NAME", help="point data to fit (default: LAT, else V)")
     p.add_argument("--reference", metavar="IMAGE", help="volumes of a mesh on this image's grid")
     p.add_argument("--spacing", type=float, metavar="MM", help="or on a grid of this spacing (default 1)")
     add_fit(p)
-    p.set_defaults(run=run_fit)
+
+
+def _add_simulate(kinds) -> None:
     s = kinds.add_parser("simulate", description="Run the Aliev-Panfilov model on a mesh or a rectangle.")
     s.add_argument("mesh", nargs="?", metavar="MESH")
     s.add_argument("--rectangle", type=_lengths, metavar="X,Y[,Z]", help="mm")
@@ -75,11 +84,13 @@ def fit_arguments(call: argparse.Namespace) -> dict[str, Any]:
 
 def run_fit(call: argparse.Namespace) -> int:
     set_threads(call.threads)
+    return finish(run_one(task(call, call.input, call.out), reporter(call.progress)))
+
+
+def task(call: argparse.Namespace, input: str, out: str) -> Task:
+    """What is asked of one heart."""
     read = {"time_unit": call.time_unit, "times": call.times, "array": call.array}
-    task = Task(
-        call.input, call.out, read, fit_arguments(call), organ="cardiac", save={"reference": call.reference, "spacing": call.spacing}
-    )
-    return finish(run_one(task, reporter(call.progress)))
+    return Task(input, out, read, fit_arguments(call), organ="cardiac", save={"reference": call.reference, "spacing": call.spacing})
 
 
 def run_simulate(call: argparse.Namespace) -> int:

@@ -13,10 +13,20 @@ from .progress import reporter
 
 def add(commands) -> None:
     p = commands.add_parser("asl", help="fit a perfusion scan", description="Fit CBF and arrival time in every voxel of an ASL scan.")
-    p.add_argument("input", metavar="ASL", help="4-D NIfTI; its BIDS sidecar and aslcontext.tsv are read where they stand")
+    p.add_argument("input", metavar="ASL", help="4-D NIfTI or NRRD, its BIDS sidecar and aslcontext.tsv beside it, or a DICOM folder")
     p.add_argument("--out", required=True, metavar="DIR", help="folder for maps and report")
+    add_options(p)
+    p.set_defaults(run=run)
+
+
+def add_options(p: argparse.ArgumentParser) -> None:
+    """All options but the input and the folder, shared with the studies."""
     p.add_argument("--m0", metavar="FILE|NUMBER", help="M0 of tissue: an image, a number, or 'control' for the mean control image")
+    p.add_argument("--series", metavar="N", help="DICOM: the number of the ASL series, where the folder holds several")
+    p.add_argument("--m0-series", metavar="N", help="DICOM: the number of the M0 series, in the folder of the scan or in that of --m0")
     p.add_argument("--mask", metavar="FILE", help="brain mask on the scan's grid (default: made from the scan)")
+    p.add_argument("--labels", metavar="FILE", help="regions for the table: a label image on the scan's grid")
+    p.add_argument("--label-names", metavar="FILE", help="their names: a .tsv with index and name, or a colour table (default: beside it)")
     add_fit(p)
     timing = p.add_argument_group("acquisition (in place of, or over, the sidecar; seconds)")
     timing.add_argument("--labeling", choices=("pcasl", "casl", "pasl"))
@@ -25,29 +35,41 @@ def add(commands) -> None:
     timing.add_argument("--tis", type=numbers, metavar="S,S…", help="PASL inversion times, one a volume or one a pair")
     timing.add_argument("--bolus-duration", type=numbers, metavar="S", help="PASL bolus duration (TI1)")
     timing.add_argument("--volumes", choices=("control-label", "label-control", "deltam"), help="order of the volumes")
+    timing.add_argument("--flip-angle", type=float, metavar="DEG", help="Look-Locker readout: flip angle of every excitation")
     timing.add_argument("--slice-timing", type=numbers, metavar="S[,S…]", help="2-D: one a slice, or the time from slice to slice")
     constants = p.add_argument_group("constants (default: sidecar, else cited values; each is written with its origin)")
     constants.add_argument("--alpha", type=float, help="labelling efficiency, background suppression included")
     constants.add_argument("--t1b", type=float, metavar="S", help="T1 of arterial blood")
     constants.add_argument("--t1-tissue", type=float, metavar="S", help="T1 of tissue, one for all voxels")
     constants.add_argument("--t1-map", metavar="FILE", help="T1 of tissue in every voxel, s, on the scan's grid")
+    tissue = "probabilities of GM, WM and CSF: a 4-D image or three images; T1 follows, and the classes of --spatial"
+    constants.add_argument("--tissue", metavar="FILE[,FILE,FILE]", help=tissue)
+    known = "arrival time known beforehand, s, for a single delay: a prior, no ATT map is written"
+    constants.add_argument("--att-map", metavar="FILE", help=known)
+    constants.add_argument("--att-sd", type=float, metavar="S", help="uncertainty of --att-map, default 0.2 s")
+    region = "mask in which M0 is measured, one value for all voxels instead of each voxel's own"
+    constants.add_argument("--m0-region", metavar="FILE", help=region)
+    constants.add_argument("--m0-tissue", choices=("csf", "wm", "gm"), help="what --m0-region holds, default csf")
     constants.add_argument("--lambda", dest="partition", type=float, metavar="ML/G", help="brain/blood partition coefficient")
     constants.add_argument("--m0-scale", type=float, default=1.0, metavar="FACTOR", help="M0 is multiplied by this (vendor scaling)")
-    p.set_defaults(run=run)
 
 
 def add_fit(p: argparse.ArgumentParser) -> None:
     """The options of the fit itself, shared with the demo."""
     fit = p.add_argument_group("fit")
-    fit.add_argument("--unknown", default="cbf,att", metavar="LIST", help="cbf[,att][,t1b]; default %(default)s")
-    fit.add_argument("--model", choices=("buxton", "simplified"), default="buxton", help="default %(default)s")
+    infant = "infant: simplified model, all voxels together, one T1 of blood for the subject; options that are given win"
+    fit.add_argument("--preset", choices=("infant",), help=infant)
+    fit.add_argument("--unknown", metavar="LIST", help="cbf[,att][,t1b][,abv]; default cbf,att")
+    fit.add_argument("--model", choices=("buxton", "simplified"), help="default buxton")
     fit.add_argument("--method", choices=("pinn", "nlls"), default="pinn", help="nlls: the plain closed form; default %(default)s")
     network = "features: shared features; mlp: a network trained for each voxel; default %(default)s"
     fit.add_argument("--network", choices=("features", "mlp"), default="features", help=network)
     error = "sd of the kinetic equation's error relative to the typical signal; default: by evidence, at least 0.05"
     fit.add_argument("--model-error", type=float, metavar="FRACTION", help=error)
-    joint = "fit all voxels together: neighbours of one tissue alike as far as the data support it (default: %(default)s)"
-    fit.add_argument("--spatial", action=argparse.BooleanOptionalAction, default=False, help=joint)
+    joint = "fit all voxels together: neighbours of one tissue alike as far as the data support it (default: no, but with --preset infant)"
+    fit.add_argument("--spatial", action=argparse.BooleanOptionalAction, default=None, help=joint)
+    weigh = "pairs far from the other repeats of their delay (motion, artefacts) count less (default: %(default)s)"
+    fit.add_argument("--weigh-volumes", action=argparse.BooleanOptionalAction, default=True, help=weigh)
     fit.add_argument("--device", default="auto", help="auto, cpu, cuda[:i] or mps; default %(default)s")
     fit.add_argument("--seed", type=int, default=0, help="default %(default)s")
     fit.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all cores)")
@@ -56,8 +78,16 @@ def add_fit(p: argparse.ArgumentParser) -> None:
 
 def fit_arguments(call: argparse.Namespace) -> dict[str, Any]:
     """Keyword arguments of `asl.fit`."""
-    keys = ("model", "method", "network", "model_error", "device", "seed", "spatial")
-    return {"unknown": tuple(call.unknown.split(","))} | {key: getattr(call, key) for key in keys}
+    keys = ("preset", "model", "method", "network", "model_error", "device", "seed", "spatial", "weigh_volumes")
+    unknown = None if call.unknown is None else tuple(call.unknown.split(","))
+    return {"unknown": unknown} | {key: getattr(call, key) for key in keys}
+
+
+def model_of(call: argparse.Namespace) -> str:
+    """The kinetic model that the reader and the fit take."""
+    from ..asl.presets import preset_of
+
+    return call.model or preset_of(call.preset).model
 
 
 def set_threads(count: int | None) -> None:
@@ -71,14 +101,21 @@ def set_threads(count: int | None) -> None:
 
 
 def run(call: argparse.Namespace) -> int:
+    set_threads(call.threads)
+    return finish(run_one(task(call, call.input, call.out), reporter(call.progress)))
+
+
+def task(call: argparse.Namespace, input: str, out: str) -> Task:
+    """What is asked of one scan."""
     from ..asl.acquisition import AcquisitionOptions
 
-    set_threads(call.threads)
-    timings = ("labeling", "label_duration", "plds", "tis", "bolus_duration", "volumes", "slice_timing")
+    timings = ("labeling", "label_duration", "plds", "tis", "bolus_duration", "volumes", "slice_timing", "flip_angle")
     constants = ("alpha", "t1b", "t1_tissue", "partition")
     options = AcquisitionOptions(**{key: getattr(call, key) for key in timings + constants})
-    read = {"m0": call.m0, "mask": call.mask, "t1_map": call.t1_map, "m0_scale": call.m0_scale, "options": options, "model": call.model}
-    return finish(run_one(Task(call.input, call.out, read, fit_arguments(call)), reporter(call.progress)))
+    names = ["m0", "mask", "t1_map", "tissue", "att_map", "att_sd", "m0_scale", "m0_region", "m0_tissue"]
+    names += ["series", "m0_series", "labels", "label_names"]
+    read = {"options": options, "model": model_of(call)} | {name: getattr(call, name) for name in names}
+    return Task(input, out, read, fit_arguments(call))
 
 
 def finish(outcome: Outcome) -> int:

@@ -22,7 +22,7 @@ DONE, FAULT, BAD_INPUT, SOME_FAILED = 0, 1, 2, 3  # exit codes of every door
 class Task:
     """One scan to fit. `read`, `fit` are the keyword arguments of the organ's read and fit; `truth` are files of a phantom's true maps.
 
-    `organ`: "asl" or "cardiac"; `save`: keyword arguments of the heart's `save` (reference, spacing).
+    `organ`: "asl" or "cardiac"; `save`: keyword arguments of the organ's `save`; `logs`: folder of the run's record, default out/logs.
     """
 
     input: str
@@ -33,6 +33,7 @@ class Task:
     keep: bool = False  # hand the fit itself back in the outcome
     organ: str = "asl"
     save: Mapping[str, Any] = field(default_factory=dict)
+    logs: str | None = None
 
 
 @dataclass(frozen=True)
@@ -62,13 +63,14 @@ def run_one(task: Task, progress: Progress | None = None) -> Outcome:
     except Exception as error:
         outcome = Outcome(FAULT, f"{type(error).__name__}: {error}", seconds=clock, detail=traceback.format_exc())
     if folder is not None:
-        _log(task, outcome, folder)
+        _log(task, outcome)
     return outcome
 
 
 def _perfusion(task: Task, folder, clock: dict[str, float], progress: Progress) -> Outcome:
     from .. import asl
-    from ..asl.save import quality, save
+    from ..asl.quality import quality
+    from ..asl.save import save
     from ..files import nifti
     from ..report.perfusion import write_report
 
@@ -82,7 +84,7 @@ def _perfusion(task: Task, folder, clock: dict[str, float], progress: Progress) 
     fit = asl.fit(scan, **task.fit, progress=lambda stage, done: progress(stage, done, f"fitting {voxels:,} voxels"))
     end()
     end = timed("write", f"writing {folder.path.name}")
-    files = save(fit, folder)
+    files = save(fit, folder, **task.save)
     files.append(folder.write_text(f"{scan.prefix}_report.html", write_report(fit, truth or None)))
     end()
     message = f"{voxels:,} voxels in {sum(clock.values()):.1f} s; report: {files[-1]}"
@@ -125,21 +127,24 @@ def _timer(clock: dict[str, float], progress: Progress) -> Callable[[str, str], 
     return timed
 
 
-def _log(task: Task, outcome: Outcome, folder) -> None:
+def _log(task: Task, outcome: Outcome) -> None:
     """Times and dates go to logs/ only, so that maps and tables of equal runs are equal bytes."""
+    from ..files.output import OutputFolder
+
     now = datetime.now(timezone.utc)
     content = {"task": asdict(task), "outcome": asdict(replace(outcome, fit=None)), "time": now.isoformat(timespec="seconds")}
     try:
-        folder.write_json(f"logs/{now:%Y%m%dT%H%M%S%f}.json", _printable(content))
+        OutputFolder(task.logs or Path(task.out) / "logs").write_json(f"{now:%Y%m%dT%H%M%S%f}.json", printable(content))
     except InputError:
         return  # the disk is full or gone: the outcome itself says it
 
 
-def _printable(value: object) -> Any:
+def printable(value: object) -> Any:
+    """What JSON can hold of it: numbers that are not finite, paths and all else as text."""
     if isinstance(value, Mapping):
-        return {str(k): _printable(v) for k, v in value.items()}
+        return {str(k): printable(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
-        return [_printable(v) for v in value]
+        return [printable(v) for v in value]
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     return value if isinstance(value, str | int | float | bool | None) else str(value)

@@ -7,16 +7,17 @@ import os
 from pathlib import Path
 
 from ..errors import InputError
-from .nifti import SUFFIXES
+from . import nifti, nrrd
 from .sidecar import Sidecar
 
 Path_ = str | os.PathLike[str]
+IMAGES = (*nifti.SUFFIXES, *nrrd.SUFFIXES)
 
 
 def stem(path: Path_) -> str:
-    """The file name without .nii, .nii.gz, .json or .tsv."""
-    name = Path(path).name
-    for suffix in (".nii.gz", ".nii", ".json", ".tsv"):
+    """The file name without .nii, .nii.gz, .nrrd, .json or .tsv."""
+    name = Path(os.path.abspath(path)).name
+    for suffix in (".nii.gz", ".nii", ".seq.nrrd", ".nrrd", ".nhdr", ".json", ".tsv"):
         if name.lower().endswith(suffix):
             return name[: -len(suffix)]
     return name
@@ -90,7 +91,7 @@ def read_json(path: Path_) -> dict[str, object]:
     """A JSON object."""
     fix = "repair the JSON"
     try:
-        content = json.loads(_text(path))
+        content = json.loads(read_text(path))
     except (json.JSONDecodeError, RecursionError) as error:
         raise InputError(path, "not valid JSON", found=str(error)[:120], fix=fix) from None
     if not isinstance(content, dict):
@@ -105,7 +106,7 @@ def read_aslcontext(path: Path_) -> tuple[list[str], Path] | None:
     if not found:
         return None
     file = found[-1]
-    lines = [line.split("\t") for line in _text(file).splitlines()]
+    lines = [line.split("\t") for line in read_text(file).splitlines()]
     header = [name.strip() for name in lines[0]] if lines else []
     if "volume_type" not in header:
         listed = ", ".join(header)[:80] or "an empty file"
@@ -128,8 +129,10 @@ def find_m0scan(path: Path_) -> Path | None:
     then the only one in the same folder. Raises InputError where several fit equally well.
     """
     image = Path(os.path.abspath(path))
+    if image.is_dir():
+        return None  # DICOM: what lies beside the folder is not known to belong to it
     for folder in (image.parent, image.parent.parent / "fmap"):
-        scans = [file for file in _listed(folder) if suffix(file) == "m0scan" and file.name.endswith(SUFFIXES)]
+        scans = [file for file in _listed(folder) if suffix(file) == "m0scan" and file.name.endswith(IMAGES)]
         claims = {file: _intended_for(file) for file in scans}
         meant = [file for file in scans if any(_names(target, image) for target in claims[file])]
         twins = [file for file in scans if entities(file) == entities(image)]  # also where IntendedFor is misspelt
@@ -142,6 +145,19 @@ def find_m0scan(path: Path_) -> Path | None:
             if exact:
                 return exact[0]
     return None
+
+
+def companions(path: Path_) -> list[Path]:
+    """Every file that reading a series may look at: sidecars, aslcontext.tsv, m0scan images of its folder and of fmap/, with theirs."""
+    image = Path(os.path.abspath(path))
+    folders = (image.parent, image.parent.parent / "fmap")
+    images = [image, *(file for folder in folders for file in _listed(folder) if suffix(file) == "m0scan" and file.name.endswith(IMAGES))]
+    found = [image.with_name(stem(image) + ".json"), image.with_name(prefix(image) + "_aslcontext.tsv")]
+    if entities(image):  # a name without entities inherits nothing
+        found += [file for one in images for file in (one, *applicable(one, suffix(one), ".json"))] + applicable(
+            image, "aslcontext", ".tsv"
+        )
+    return [file for file in dict.fromkeys(found) if file.is_file()]
 
 
 def _intended_for(file: Path) -> list[str]:
@@ -166,7 +182,8 @@ def _listed(folder: Path) -> list[Path]:
         return []
 
 
-def _text(path: Path_) -> str:
+def read_text(path: Path_) -> str:
+    """A UTF-8 text file, a byte-order mark left out."""
     try:
         return Path(path).read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -42,7 +42,7 @@ def read(path: str | os.PathLike[str], *, ndim: tuple[int, ...] = (3, 4), what: 
     if dtype.kind not in "iufb":
         raise InputError(path, f"{what} must hold real numbers", found=f"{dtype}", fix="save magnitude images as integer or float")
     data = _data(image, path, what).reshape(shape)
-    _refuse_empty(data, path, what)
+    refuse_empty(data, path, what)
     return data, _grid(image, path)
 
 
@@ -86,7 +86,7 @@ def _data(image, path: Path, what: str) -> np.ndarray:
         raise InputError(path, f"{what} does not fit into memory or its header is damaged", found=size, fix=fix) from None
 
 
-def _refuse_empty(data: np.ndarray, path: Path, what: str) -> None:
+def refuse_empty(data: np.ndarray, path: Path, what: str) -> None:
     """An image without a single finite non-zero value cannot be meant."""
     finite = np.isfinite(data)
     if not finite.any():

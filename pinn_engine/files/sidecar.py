@@ -12,6 +12,7 @@ import numpy as np
 from ..errors import InputError
 
 Where = str | PathLike[str]
+OPTIONS = {"PostLabelingDelay": "give --plds (PASL: --tis)", "LabelingDuration": "give --label-duration"}
 
 
 def numbers(value: object, where: Where, name: str) -> np.ndarray:
@@ -48,9 +49,16 @@ class Sidecar:
     home: str
     fields: dict[str, object] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)  # field -> the file that gave it
+    label: str = ""  # what origins name in place of the file
+    doubts: dict[str, str] = field(default_factory=dict)  # field -> what contradicts it: it must be given by option
 
     def __bool__(self) -> bool:
         return bool(self.fields)
+
+    def over(self, other: Sidecar) -> Sidecar:
+        """These fields over those of `other`; a field given here is no longer in doubt."""
+        doubts = {name: doubt for name, doubt in other.doubts.items() if name not in self.fields}
+        return Sidecar(other.home, other.fields | self.fields, other.files | self.files, other.label, doubts)
 
     def where(self, name: str) -> str:
         """The file to name in an error about `name`."""
@@ -58,10 +66,14 @@ class Sidecar:
 
     def origin(self, name: str) -> str:
         """Where a value came from, without the folder, so that outputs do not depend on where the data stand."""
-        return f"{self.where(name).replace(chr(92), '/').rsplit('/', 1)[-1]}: {name}"
+        file = self.where(name) if name in self.files or not self.label else self.label
+        return f"{file.replace(chr(92), '/').rsplit('/', 1)[-1]}: {name}"
 
     def get(self, name: str) -> object:
-        """The raw value; None where absent, null, empty or n/a."""
+        """The raw value; None where absent, null, empty or n/a. InputError where the value is in doubt."""
+        if name in self.doubts:
+            fix = OPTIONS.get(name, f"give {name} by option") + " in seconds"
+            raise InputError(self.where(name), f"{name} in the files contradicts itself", found=self.doubts[name], fix=fix)
         value = self.fields.get(name)
         return None if isinstance(value, str) and value.strip().lower() in ("", "n/a") else value
 

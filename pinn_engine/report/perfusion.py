@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from ..asl.result import ParameterMap, PerfusionFit
-from . import curves, html, pictures
+from . import curves, html, pictures, regions
 from .html import Markup
 from .svg import figure, percent, plus_minus
 from .truth import demo_table
-from .words import as_text, cautions, constant_name, labeling, method
+from .words import as_text, cautions, constant_name, labeling, method, shortened
 
 __all__ = ["demo_table", "write_report"]
 
@@ -28,11 +28,13 @@ def write_report(fit: PerfusionFit, truth: Mapping[str, np.ndarray] | None = Non
         _notes(fit),
         _truth(demo_table(fit, truth) if truth else []),
         _maps(fit, view),
+        regions.tissue_section(fit),
+        regions.region_section(fit),
         _quality(fit, view),
         _curves(fit, view),
         _acquisition(fit),
         _convergence(fit),
-        html.section("Method", *(html.paragraph(p) for p in method(fit))),
+        html.section("Method", *(html.paragraph(p) for p in method(fit)), *regions.methods(fit)),
         _settings(fit),
         "<footer>Made by pinn_engine. For research use only: not a medical device, not for diagnosis or treatment.</footer>",
     ]
@@ -59,10 +61,16 @@ def _cards(fit: PerfusionFit) -> Markup:
     usable, mask = curves.fitted_voxels(fit), fit.scan.mask
     cards = []
     for name, one in fit.maps.items():
+        if name in ("abv", "abat"):
+            continue  # few voxels have arteries: a median over the brain says nothing
         short = {"cbf": "perfusion" if one.kind.unit == "arbitrary" else "CBF", "att": "arrival time"}.get(name, one.kind.title)
         if usable.any():
             low, middle, high = (figure(float(x)) for x in np.percentile(one.value[usable], [25, 50, 75]))
-            cards.append(_card(f"Median {short}", middle, one.kind.unit, f"middle half {low} to {high}"))
+            interval = fit.settings.get("t1b_interval_95") if name == "t1b" else None
+            if isinstance(interval, list):  # one value for all voxels
+                cards.append(_card(short, middle, one.kind.unit, f"95 % interval {figure(interval[0])} to {figure(interval[1])}"))
+            else:
+                cards.append(_card(f"Median {short}", middle, one.kind.unit, f"middle half {low} to {high}"))
         else:
             cards.append(_card(f"Median {short}", "none", "", "no voxel could be fitted"))
     converged, inside = int(np.sum(mask & (fit.status == 1))), int(mask.sum())
@@ -201,7 +209,10 @@ def _acquisition(fit: PerfusionFit) -> Markup:
         values = [v[start : start + 12] for v in (fit.pld, fit.label_duration, fit.repeats)]
         rows = [[name, *(f"{float(x):g}" for x in v)] for name, v in zip((*names, "Repeats averaged"), values, strict=True)]
         tables.append(html.table((), rows, "l" + "r" * len(values[0]), compact=True))
-    rows = [[constant_name(key), as_text(s.value), s.unit, s.origin] for key, s in fit.scan.acquisition.origins.items()]
+    rows = [
+        [constant_name(key), shortened(as_text(s.value)), Markup(f'<span class="nowrap">{html.safe(s.unit)}</span>'), s.origin]
+        for key, s in fit.scan.acquisition.origins.items()
+    ]
     constants = html.table(("Quantity", "Value", "Unit", "Origin"), rows, "llll")
     return Markup(html.section("What was acquired", *tables) + "\n" + html.section("Constants and their origin", constants))
 

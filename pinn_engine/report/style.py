@@ -16,6 +16,8 @@ section { margin-top: 40px; padding-top: 18px; border-top: 1px solid var(--rule)
 .lead, .small { color: var(--muted); }
 .lead { margin: 6px 0 0; overflow-wrap: anywhere; }
 .small { font-size: 13px; line-height: 1.5; }
+.nowrap { white-space: nowrap; }
+.paste { margin-top: 8px; padding: 12px 16px; max-width: none; border: 1px solid var(--rule); border-radius: 6px; background: #fafbfc; }
 .kicker { margin: 0 0 6px; font-size: 12px; font-weight: 600; letter-spacing: 0.08em; text-transform: uppercase; color: var(--accent); }
 .cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(200px, 1fr)); gap: 0; margin-top: 28px;
   border: 1px solid var(--rule); border-radius: 8px; overflow: hidden; }

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
+from ..asl.quality import plausibility
 from ..asl.result import PerfusionFit
 from .curves import fitted_voxels
 from .html import Markup
@@ -55,6 +58,7 @@ def cautions(fit: PerfusionFit) -> list[str]:
             f"({PLAUSIBLE_CBF[0]:g} to {PLAUSIBLE_CBF[1]:g}). Usual causes: an M0 image on another scale than the series, "
             "a wrong label duration or delay, or a mask that reaches beyond the brain."
         )
+    out += [str(row["sentence"]) for row in plausibility(fit) if not row["plausible"]]
     if cbf.kind.unit == "arbitrary":
         out.append("Relative perfusion: compare places within this scan, not scans with each other.")
     misfit = float(np.median(fit.misfit[usable]))
@@ -80,8 +84,10 @@ def method(fit: PerfusionFit) -> list[Markup]:
         model = f"the simplified model of pulsed labelling, in which label decays with the T1 of blood alone ({source})"
     else:
         model = f"the general kinetic model of label that arrives in tissue, decays and is carried away ({_doi('10.1002/mrm.1910400308')})"
-    if s.get("method") == "nlls":
+    if s.get("method") == "nlls" and s.get("joint") != "subject":
         how = f"In every voxel the closed form of {model} was fitted to the differences by nonlinear least squares."
+    elif s.get("joint") == "subject":
+        how = _subject(s, model)
     elif s.get("method") == "pinn":
         how = (
             f"In every voxel a physics-informed neural network ({_doi('10.1016/j.jcp.2018.10.045')}) was fitted to the differences. "
@@ -98,6 +104,22 @@ def method(fit: PerfusionFit) -> list[Markup]:
         "constants above, motion, or tissue mixed within a voxel."
     )
     return [Markup(how), Markup(f"{scale} {spread}")]
+
+
+def _subject(s: Mapping[str, object], model: str) -> str:
+    """All voxels of one subject together."""
+    shared = "one T1 of arterial blood for the subject" if "t1b" in s else "the T1 of arterial blood as given"
+    near = (
+        "Neighbouring voxels were taken as alike as far as the data support it; regions that differ were found by evidence "
+        f"({_doi('10.1111/rssb.12388')})."
+        if s.get("spatial")
+        else "Voxels were taken as independent draws around the region’s mean."
+    )
+    return (
+        f"The differences of all voxels were fitted together with {model}, with {shared}. {near} Means and standard deviations of "
+        f"perfusion and arrival time were found by expectation propagation ({_doi('10.48550/arXiv.1301.2294')}) and averaged over what the "
+        "data leave open."
+    )
 
 
 def _doi(number: str) -> str:
@@ -119,3 +141,13 @@ def as_text(value: object) -> str:
     if isinstance(value, list | tuple | np.ndarray):
         return ", ".join(as_text(v) for v in value)
     return str(value)
+
+
+def shortened(text: str) -> str:
+    """A list of many values by its first three and its last; the sidecar has all.
+
+    >>> shortened("0, 0.0452, 0.0904, 0.1356, 0.1808, 0.226, 0.2712, 0.3164, 0.3616, 0.4068 (10 values)")
+    '0, 0.0452, 0.0904, …, 0.4068 (10 values)'
+    """
+    parts = text.split(", ")
+    return text if len(parts) < 9 else ", ".join([*parts[:3], "…", parts[-1]])

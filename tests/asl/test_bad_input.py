@@ -9,6 +9,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from bids_series import AFFINE, PCASL, SHAPE, brain, cycle, save, truth, write, write_m0
+from dicom_series import write_enhanced, write_series
 
 from pinn_engine.asl.acquisition import AcquisitionOptions
 from pinn_engine.asl.scan import read
@@ -99,15 +100,89 @@ def text(suffix: str, content: str | bytes):
     return change
 
 
+def nrrd(name: str = "scan.nrrd", cut: int = 0, data: bytes | None = None, sizes=(*SHAPE, 4), **changed):
+    """(path) an NRRD series with other header fields (None: left out), or fewer bytes of data."""
+
+    def make(folder: Path) -> Path:
+        vectors = " ".join(["(-3,0,0)", "(0,3,0)", "(0,0,5)", *["none"] * (len(sizes) - 3)])
+        fields = {"type": "float", "dimension": len(sizes), "space": "LPS", "sizes": " ".join(map(str, sizes)), "space directions": vectors}
+        fields |= {"kinds": "domain domain domain" + " list" * (len(sizes) - 3), "endian": "little", "encoding": "raw"}
+        fields |= {"space origin": "(0,0,0)"} | {key.replace("_", " "): value for key, value in changed.items()}
+        text = "NRRD0005\n" + "".join(f"{key}: {value}\n" for key, value in fields.items() if value is not None) + "\n"
+        values = np.arange(np.prod(sizes), dtype="<f4").tobytes() if data is None else data
+        path = folder / name
+        path.write_bytes(text.encode() + values[: len(values) - cut])
+        return path
+
+    return make
+
+
+def series(**changed):
+    """An NRRD series without sidecar, read with all options that it needs."""
+    given = AcquisitionOptions(labeling="pcasl", plds=[1.0, 1.0], label_duration=1.8, volumes="control-label")
+    return lambda folder: (nrrd(**changed)(folder), {"options": given})
+
+
+def dicom(*change, extra=(), volumes: int = 2, modality: str = "MR", second: bool = False, without=(), **given):
+    """A folder of DICOM files, changed by the functions `change`, read with other arguments of `read`."""
+
+    def make(folder):
+        pytest.importorskip("dcm2niix")
+        data = np.stack([truth(1.0, repeat).round() for repeat in range(volumes)], axis=-1)
+        path = write_series(folder / "dicom", data, AFFINE, extra=extra, modality=modality, without=without)
+        if second:
+            write_series(path, data[..., 0], AFFINE, number=6, description="T1 MPRAGE")
+        for one in change:
+            one(path)
+        return path, given
+
+    return make
+
+
+def put(name: str, content: bytes):
+    """A folder that holds one file."""
+
+    def make(folder):
+        pytest.importorskip("dcm2niix")
+        (folder / "d").mkdir()
+        (folder / "d" / name).write_bytes(content)
+        return folder / "d", {}
+
+    return make
+
+
+def _write(path: Path, content: bytes) -> Path:
+    path.write_bytes(content)
+    return path
+
+
+def _cut(path: Path) -> Path:
+    truncate(path)
+    return path
+
+
+def needs_dcm2niix() -> None:
+    pytest.importorskip("dcm2niix")
+
+
+def cut_all(path: Path) -> None:
+    for file in path.iterdir():
+        file.write_bytes(file.read_bytes()[:700])
+
+
+def lose_one(path: Path) -> None:
+    sorted(path.iterdir())[3].unlink()
+
+
 ROTATED = np.array([[0, 3.0, 0, 20], [-3.0, 0, 0, -15], [0, 0, 5.0, 7], [0, 0, 0, 1.0]])
 NO_BRAIN = np.zeros(SHAPE)
+NOISE = np.random.default_rng(0).uniform(1, 2, SHAPE)  # does not compress, so that half a file is half the data
 SLICES_2D = {"MRAcquisitionType": "2D"}
 RGB = np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")])
 
 BAD = {  # case: (what to read, file named, words that must stand in the line)
     # the image
     "missing file": (lambda folder: (folder / "sub-01_asl.nii.gz", {}), "sub-01_asl.nii.gz", "does not exist"),
-    "a folder": (lambda folder: (folder, {}), "", "folder"),
     "not NIfTI": (changed(lambda path: path.write_bytes(b"hello" * 200)), "sub-01_asl.nii.gz", "not a readable NIfTI"),
     "empty file": (changed(lambda path: path.write_bytes(b"")), "sub-01_asl.nii.gz", "0 bytes"),
     "truncated gzip": (changed(truncate), "sub-01_asl.nii.gz", "truncated"),
@@ -243,6 +318,88 @@ BAD = {  # case: (what to read, file named, words that must stand in the line)
     "estimate without a value": (sidecar(M0Type="Estimate"), "sub-01_asl.json", "M0Estimate|--m0"),
     "estimate zero": (sidecar(M0Type="Estimate", M0Estimate=0), "sub-01_asl.json", "M0Estimate|positive"),
     "M0Type unknown": (sidecar(M0Type="Other"), "sub-01_asl.json", "M0Type|Other|Separate"),
+    # NRRD
+    "NRRD missing": (lambda folder: (folder / "scan.nrrd", {}), "scan.nrrd", "does not exist"),
+    "NRRD empty": (lambda folder: (_write(folder / "scan.nrrd", b""), {}), "scan.nrrd", "not a readable NRRD|0 bytes"),
+    "NRRD without sidecar": (lambda folder: (nrrd()(folder), {}), "scan.nrrd", "scan.json|--labeling|--volumes"),
+    "NRRD that is none": (
+        lambda folder: (save(folder / "x.nii", cube(4)).rename(folder / "scan.nrrd"), {}),
+        "scan.nrrd",
+        "not a readable NRRD",
+    ),
+    "NRRD truncated": (series(cut=100), "scan.nrrd", "truncated|bytes of"),
+    "NRRD gzip truncated": (series(encoding="gzip", data=gzip.compress(bytes(7680)), cut=20), "scan.nrrd", "truncated"),
+    "NRRD header alone": (lambda folder: (_write(folder / "scan.nrrd", b"NRRD0005\ntype: float\n"), {}), "scan.nrrd", "truncated|header"),
+    "NRRD data file missing": (series(name="scan.nhdr", data_file="scan.raw"), "scan.nhdr", "scan.raw|beside the header"),
+    "NRRD data in many files": (series(name="scan.nhdr", data_file="scan%03d.raw 1 9 1"), "scan.nhdr", "many files"),
+    "NRRD type block": (series(type="block"), "scan.nrrd", "real numbers|block"),
+    "NRRD encoding": (series(encoding="hex"), "scan.nrrd", "encoding|hex|gzip"),
+    "NRRD endian missing": (series(endian=None), "scan.nrrd", "no endian"),
+    "NRRD endian": (series(endian="middle"), "scan.nrrd", "endian|middle"),
+    "NRRD sizes": (series(dimension=3), "scan.nrrd", "4 sizes|dimension 3"),
+    "NRRD size 0": (series(sizes=(12, 10, 0, 4)), "scan.nrrd", "sizes"),
+    "NRRD without a space": (series(space=None), "scan.nrrd", "no space"),
+    "NRRD in scanner space": (series(space="scanner-xyz"), "scan.nrrd", "patient's left|scanner-xyz"),
+    "NRRD without directions": (series(space_directions=None), "scan.nrrd", "space directions"),
+    "NRRD directions": (series(space_directions="(1,0,0) (0,a,0) (0,0,1) none"), "scan.nrrd", "three numbers|(0,a,0)"),
+    "NRRD singular": (series(space_directions="(1,0,0) (1,0,0) (0,0,1) none"), "scan.nrrd", "independent"),
+    "NRRD too few directions": (series(space_directions="(1,0,0) (0,1,0) (0,0,1)"), "scan.nrrd", "4 entries"),
+    "NRRD two spatial axes": (series(space_directions="(1,0,0) (0,1,0) none none"), "scan.nrrd", "three spatial axes|found 2"),
+    "NRRD RGB": (series(kinds="domain domain domain RGB-color"), "scan.nrrd", "rgb-color|volumes"),
+    "NRRD 5-D": (series(sizes=(*SHAPE, 2, 2)), "scan.nrrd", "2 further axes"),
+    "NRRD units": (series(space_units='"furlong" "mm" "mm"'), "scan.nrrd", "furlong|mm"),
+    "NRRD 3-D": (series(sizes=SHAPE), "scan.nrrd", "4-D|3-D"),
+    "NRRD all zero": (series(data=bytes(7680)), "scan.nrrd", "zero everywhere"),
+    "NRRD all NaN": (series(data=np.full(1920, np.nan, "<f4").tobytes()), "scan.nrrd", "no finite value"),
+    "M0 in NRRD on another grid": (argument(m0=nrrd("m0.nrrd", sizes=SHAPE)), "m0.nrrd", "M0 must be on the grid|position"),
+    "mask in NRRD truncated": (argument(mask=nrrd("mask.nrrd", sizes=SHAPE, cut=8)), "mask.nrrd", "mask is truncated"),
+    "mask in NRRD of 4 volumes": (argument(mask=nrrd("mask.nrrd")), "mask.nrrd", "3-D|12 x 10 x 4 x 4"),
+    "T1 map in NRRD of another shape": (argument(t1_map=nrrd("t1.nrrd", sizes=(12, 10, 5))), "t1.nrrd", "grid|12 x 10 x 5"),
+    # DICOM
+    "an empty folder": (lambda folder: ((folder / "d").mkdir() or folder / "d", {}), "d", "empty"),
+    "a folder of text": (put("notes.txt", b"hello" * 200), "d", "no DICOM"),
+    "a BIDS folder": (
+        lambda folder: (pytest.importorskip("dcm2niix") and write(folder).parent, {}),
+        "perf",
+        "a folder of image files|.nii.gz",
+    ),
+    "DICOM truncated": (dicom(cut_all), "dicom", "no DICOM image"),
+    "DICOM with a file missing": (dicom(lose_one), "dicom", "whole series"),
+    "DICOM of another modality": (dicom(modality="CT"), "dicom", "must be MR|modality CT"),
+    "DICOM without orientation": (dicom(without=((0x20, 0x37),)), "dicom", "how it lies in the patient|(0020,0037)"),
+    "DICOM without positions": (dicom(without=((0x20, 0x32),)), "dicom", "where its slices are|0 positions"),
+    "DICOM enhanced multi-frame": (
+        lambda folder: (needs_dcm2niix() or write_enhanced(folder / "d", np.ones((7, 6, 4, 3))), {}),
+        "d",
+        "enhanced multi-frame|12 frames|classic",
+    ),
+    "DICOM of several series": (dicom(second=True), "dicom", "2 series|5 (pcasl 3D, 12 x 10 x 4 x 2)|6 (T1 MPRAGE|--series"),
+    "--series not there": (dicom(second=True, series="7"), "dicom", "--series 7|6 (T1 MPRAGE"),
+    "--m0-series not there": (
+        dicom(m0_series="7", options=AcquisitionOptions("pcasl", 1.8, [1.0], volumes="control-label")),
+        "dicom",
+        "--m0-series 7|found 5",
+    ),
+    "DICOM of one volume": (dicom(volumes=1, options=AcquisitionOptions("pcasl", 1.8, [1.0], volumes="control-label")), "dicom", "4-D|3-D"),
+    "DICOM without timings": (dicom(), "dicom", "--labeling|--plds|--volumes"),
+    "--series for a file": (argument(series="5"), "sub-01_asl.nii.gz", "--series|a file"),
+    "--m0-series for a file": (argument(m0_series="5"), "sub-01_asl.nii.gz", "--m0-series|a file"),
+    "--m0-series and a number": (argument(m0_series="5", m0="1000"), "", "--m0-series|--m0 1000"),
+    # labels
+    "labels of another shape": (argument(labels=image("l.nii.gz", np.ones((12, 10, 5)))), "l.nii.gz", "12 x 10 x 4|12 x 10 x 5"),
+    "labels elsewhere": (argument(labels=image("l.nii.gz", np.ones(SHAPE), ROTATED)), "l.nii.gz", "position"),
+    "labels that are a map": (argument(labels=image("l.nii.gz", 0.3 * brain())), "l.nii.gz", "whole numbers|0.3"),
+    "label names without labels": (argument(label_names="names.tsv"), "names.tsv", "--label-names needs --labels"),
+    # damaged companions
+    "mask truncated": (argument(mask=lambda folder: _cut(save(folder / "mask.nii.gz", NOISE))), "mask.nii.gz", "mask is truncated"),
+    "M0 truncated": (argument(m0=lambda folder: _cut(save(folder / "m0.nii.gz", NOISE))), "m0.nii.gz", "M0 is truncated"),
+    "T1 map truncated": (argument(t1_map=lambda folder: _cut(save(folder / "t1.nii.gz", NOISE))), "t1.nii.gz", "T1 map is truncated"),
+    "labels truncated": (argument(labels=lambda folder: _cut(save(folder / "l.nii.gz", NOISE))), "l.nii.gz", "label image is truncated"),
+    "mask all NaN": (argument(mask=image("mask.nii.gz", np.full(SHAPE, np.nan))), "mask.nii.gz", "no finite value"),
+    "M0 all NaN": (argument(m0=image("m0.nii.gz", np.full(SHAPE, np.nan))), "m0.nii.gz", "no finite value"),
+    "T1 map all NaN": (argument(t1_map=image("t1.nii.gz", np.full(SHAPE, np.nan))), "t1.nii.gz", "no finite value"),
+    "T1 map 4-D": (argument(t1_map=image("t1.nii.gz", np.ones((*SHAPE, 2)))), "t1.nii.gz", "3-D"),
+    "M0 5-D": (argument(m0=image("m0.nii.gz", np.ones((*SHAPE, 2, 2)))), "m0.nii.gz", "5-D"),
 }
 
 

@@ -8,7 +8,8 @@ import pytest
 from small_scans import fitted, phantom, some_voxels
 
 from pinn_engine.asl.fit import fit
-from pinn_engine.asl.save import quality, timings
+from pinn_engine.asl.quality import quality
+from pinn_engine.asl.save import timings
 from pinn_engine.errors import InputError
 
 

@@ -28,6 +28,8 @@ def write_scan(folder: Path, **made) -> dict[str, str]:
     phantom = replace(make(SHAPE, seed=31, repeats=2, **made), grid=oblique())
     paths = {name: str(path) for name, path in write_bids(phantom, folder).items()}
     half = phantom.mask & (np.arange(SHAPE[0]) < 6)[:, None, None]
+    tissue = np.stack([phantom.tissue == k for k in (1, 2, 3)], axis=3).astype(np.float32)
+    paths["tissue_maps"] = str(OutputFolder(folder).write_volume("tissue.nii.gz", tissue, phantom.grid))
     return paths | {"half": str(OutputFolder(folder).write_volume("half_mask.nii.gz", half, phantom.grid, labels=True))}
 
 

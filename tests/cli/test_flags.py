@@ -28,7 +28,18 @@ def flags(*command: str) -> set[str]:
 @pytest.fixture(scope="module")
 def scans(tmp_path_factory) -> dict[str, dict[str, str]]:
     folder = tmp_path_factory.mktemp("scans")
-    return {"pcasl": write_scan(folder / "pcasl"), "pasl": write_scan(folder / "pasl", labeling="PASL", plds=(0.7, 1.2, 1.7, 2.2))}
+    pasl = write_scan(folder / "pasl", labeling="PASL", plds=(0.7, 1.2, 1.7, 2.2))
+    single = write_scan(folder / "single", plds=(1.8,))
+    return {"pcasl": write_scan(folder / "pcasl"), "pasl": pasl, "single": single, "spoilt": spoil(write_scan(folder / "spoilt"))}
+
+
+def spoil(paths: dict[str, str]) -> dict[str, str]:
+    """The scan with one label image half lost."""
+    image = nib.load(paths["asl"])
+    data = image.get_fdata(dtype=np.float32)
+    data[::2, ..., 5] *= 0.5
+    nib.save(nib.Nifti1Image(data, image.affine, image.header), paths["asl"])
+    return paths
 
 
 @pytest.fixture(scope="module")
@@ -39,20 +50,21 @@ def plain(scans, tmp_path_factory):
     def get(kind: str, standing: tuple[str, ...] = ()) -> dict[str, bytes]:
         if (kind, standing) not in done:
             out = tmp_path_factory.mktemp("plain")
-            assert run("asl", scans[kind]["asl"], "--out", out, *standing) == 0
+            assert run("asl", scans[kind]["asl"], "--out", out, *(word.format(**scans[kind]) for word in standing)) == 0
             done[kind, standing] = written(out)
         return done[kind, standing]
 
     return get
 
 
-CBF, ATT, MASK = (f"sub-01_{name}.nii.gz" for name in ("cbf", "att", "desc-brain_mask"))
+CBF, ATT, MASK, STD = (f"sub-01_{name}.nii.gz" for name in ("cbf", "att", "desc-brain_mask", "desc-std_cbf"))
 SIDECAR = "sub-01_cbf.json"
 MLP = ("--network", "mlp")
 
 ASL = {  # flag: (scan, standing arguments, its values, a file that must change); {name} stands for a file of the scan
     "--m0": ("pcasl", (), ("1000",), CBF),
     "--mask": ("pcasl", (), ("{half}",), MASK),
+    "--preset": ("pasl", ("--unknown", "cbf"), ("infant",), CBF),  # the joint fit itself: the demo below, tests/asl/test_subject.py
     "--unknown": ("pcasl", (), ("cbf",), ATT),
     "--model": ("pasl", (), ("simplified",), CBF),
     "--method": ("pcasl", (), ("nlls",), CBF),
@@ -60,6 +72,8 @@ ASL = {  # flag: (scan, standing arguments, its values, a file that must change)
     "--model-error": ("pcasl", (), ("0.6",), CBF),
     "--spatial": ("pcasl", (), (), CBF),
     "--no-spatial": ("pcasl", ("--spatial",), (), CBF),
+    "--weigh-volumes": ("spoilt", ("--no-weigh-volumes",), (), CBF),
+    "--no-weigh-volumes": ("spoilt", (), (), CBF),
     "--seed": ("pcasl", MLP, ("3",), CBF),
     "--labeling": ("pcasl", (), ("casl",), SIDECAR),
     "--label-duration": ("pcasl", (), ("1.5",), CBF),
@@ -72,15 +86,24 @@ ASL = {  # flag: (scan, standing arguments, its values, a file that must change)
     "--t1b": ("pcasl", (), ("1.5",), CBF),
     "--t1-tissue": ("pcasl", (), ("1.1",), CBF),
     "--t1-map": ("pcasl", (), ("{t1}",), CBF),
+    "--tissue": ("pcasl", (), ("{tissue_maps}",), CBF),
+    "--att-map": ("single", (), ("{att}",), CBF),
+    "--att-sd": ("single", ("--att-map", "{att}"), ("0.5",), STD),
+    "--m0-region": ("pcasl", (), ("{half}",), CBF),
+    "--m0-tissue": ("pcasl", ("--m0-region", "{half}"), ("wm",), CBF),
+    "--flip-angle": ("pcasl", (), ("30",), CBF),
     "--lambda": ("pcasl", (), ("0.98",), CBF),
     "--m0-scale": ("pcasl", (), ("2.0",), CBF),
 }
+DICOM = {"--series", "--m0-series"}  # tests/files/test_dicom.py: without them the folder is refused
+REGIONS = {"--labels", "--label-names"}  # tests/asl/test_quality.py: tables only, no map changes
 ELSEWHERE = {"--out", "--device", "--threads", "--progress"}  # tested one by one below
 
 
 def test_every_flag_has_a_test():
-    assert flags("asl") == set(ASL) | ELSEWHERE
+    assert flags("asl") == set(ASL) | ELSEWHERE | DICOM | REGIONS
     assert flags("phantom", "asl") == set(PHANTOM) | {"--out"}
+    assert flags("phantom", "infant") == set(INFANT) | {"--out"}
     assert flags("demo", "asl") == set(DEMO) | ELSEWHERE
     assert flags() == {"--version"}
 
@@ -88,10 +111,18 @@ def test_every_flag_has_a_test():
 @pytest.mark.parametrize("flag", ASL)
 def test_flag_of_asl(flag, scans, plain, tmp_path):
     kind, standing, values, file = ASL[flag]
-    assert run("asl", scans[kind]["asl"], "--out", tmp_path, *standing, flag, *(v.format(**scans[kind]) for v in values)) == 0
+    assert run("asl", scans[kind]["asl"], "--out", tmp_path, *(v.format(**scans[kind]) for v in (*standing, flag, *values))) == 0
     after, before = written(tmp_path), plain(kind, standing)
     assert after.get(file) != before[file]
     assert after[SIDECAR] != before[SIDECAR]  # every value used is written with its origin
+
+
+def test_arterial_blood_volume_is_written(scans, tmp_path):
+    assert run("asl", scans["pcasl"]["asl"], "--out", tmp_path, "--unknown", "cbf,att,abv") == 0
+    units = {
+        name: json.loads(written(tmp_path)[f"sub-01_{name}.json"])["Units"] for name in ("abv", "abat", "desc-std_abv", "desc-std_abat")
+    }
+    assert units == {"abv": "fraction", "abat": "s", "desc-std_abv": "fraction", "desc-std_abat": "s"}
 
 
 CHANGES = {  # flag and value: what CBF must do, as a factor
@@ -188,6 +219,33 @@ def test_the_same_phantom_is_the_same_bytes(tmp_path):
     assert written(tmp_path / "a") == written(tmp_path / "b")
 
 
+INFANT = {  # flag: (its values, a file that must change)
+    "--noise": (("0.1",), "sub-01/perf/sub-01_asl.nii.gz"),
+    "--t1b": (("2.2",), "derivatives/truth/sub-01/perf/sub-01_t1b.nii.gz"),
+    "--fields": (("ramp",), "derivatives/truth/sub-01/perf/sub-01_att.nii.gz"),
+    "--no-lesions": ((), "derivatives/truth/sub-01/perf/sub-01_desc-lesion_dseg.nii.gz"),
+    "--seed": (("1",), "derivatives/truth/sub-01/perf/sub-01_cbf.nii.gz"),
+}
+
+
+@pytest.mark.parametrize("flag", INFANT)
+def test_flag_of_the_infant_phantom(flag, tmp_path):
+    values, file = INFANT[flag]
+    assert run("phantom", "infant", "--out", tmp_path / "a") == 0
+    assert run("phantom", "infant", "--out", tmp_path / "b", flag, *values) == 0
+    a, b = written(tmp_path / "a"), written(tmp_path / "b")
+    assert b[file] != a[file]
+
+
+@pytest.mark.parametrize(("flag", "value"), [("--noise", "-1"), ("--noise", "nan"), ("--t1b", "1800"), ("--seed", "-1")])
+def test_infants_that_cannot_be(flag, value, tmp_path, capsys):
+    assert run("phantom", "infant", "--out", tmp_path / "x", f"{flag}={value}") == 2
+    err = capsys.readouterr().err
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert flag in err
+
+
 IMPOSSIBLE = [
     ("--spacing", "0"),
     ("--spacing", "nan"),
@@ -216,6 +274,7 @@ def test_phantoms_that_cannot_be(flag, value, tmp_path, capsys):
 
 
 DEMO = {  # flag: (values, a file that must change)
+    "--preset": (("infant",), CBF),
     "--unknown": (("cbf",), ATT),
     "--model": (("simplified",), CBF),
     "--method": (("nlls",), CBF),
@@ -223,6 +282,8 @@ DEMO = {  # flag: (values, a file that must change)
     "--model-error": (("0.6",), CBF),
     "--spatial": ((), CBF),
     "--no-spatial": ((), CBF),  # after --spatial, see below
+    "--no-weigh-volumes": ((), SIDECAR),
+    "--weigh-volumes": ((), CBF),  # after --no-weigh-volumes, see below
     "--seed": (("3",), SIDECAR),
 }
 
@@ -237,7 +298,7 @@ def coarse_demo(tmp_path_factory):
     demo.SPACING = kept
 
 
-@pytest.mark.parametrize("flag", [f for f in DEMO if f not in ("--model", "--no-spatial")])
+@pytest.mark.parametrize("flag", [f for f in DEMO if f not in ("--model", "--no-spatial", "--weigh-volumes")])
 def test_flag_of_demo(flag, coarse_demo, tmp_path):
     values, file = DEMO[flag]
     assert run("demo", "asl", "--out", tmp_path, flag, *values) == 0
@@ -245,7 +306,8 @@ def test_flag_of_demo(flag, coarse_demo, tmp_path):
 
 
 def test_the_last_of_spatial_and_no_spatial_counts_in_the_demo(coarse_demo, tmp_path):
-    assert run("demo", "asl", "--out", tmp_path, "--spatial", "--no-spatial") == 0
+    switches = ("--spatial", "--no-spatial", "--no-weigh-volumes", "--weigh-volumes")
+    assert run("demo", "asl", "--out", tmp_path, *switches) == 0
     assert written(tmp_path) == coarse_demo
 
 
@@ -276,12 +338,12 @@ def test_out_is_needed(command, capsys):
     assert "--out" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", [(), ("asl",), ("phantom",), ("demo",), ("phantom", "asl"), ("demo", "asl")])
+@pytest.mark.parametrize("command", [(), ("asl",), ("phantom",), ("demo",), ("phantom", "asl"), ("phantom", "infant"), ("demo", "asl")])
 def test_help_is_printed_and_names_every_flag(command, capsys):
     assert run(*command, "--help") == 0
     out = capsys.readouterr().out
     assert out.startswith("usage: pinn-engine")
-    if command and command[-1] == "asl":
+    if command and command[-1] in ("asl", "infant"):
         assert all(flag in out for flag in flags(*command))
 
 

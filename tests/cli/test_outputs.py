@@ -32,7 +32,11 @@ NAMES = {  # DESIGN section 3: volumes, then what stands beside them
     "desc-fit_asl": "arbitrary",
     "desc-fitstd_asl": "arbitrary",
 }
-BESIDE = {"sub-01_desc-status_dseg.tsv", "sub-01_desc-qualitycontrol_cbf.tsv", "sub-01_report.html", "dataset_description.json"}
+TABLES = {
+    f"sub-01_desc-{name}"
+    for name in ("status_dseg.tsv", "qualitycontrol_cbf.tsv", "plausibility_cbf.tsv", "methods_cbf.txt", "weights_asl.tsv")
+}
+BESIDE = TABLES | {"sub-01_report.html", "dataset_description.json"}
 
 
 @pytest.fixture(scope="module")

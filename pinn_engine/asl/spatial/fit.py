@@ -14,13 +14,13 @@ from ...core.coarse import CoarseSpace, hats
 from ...core.roughness import Neighbours, Roughness, grid_neighbours
 from ...core.smooth_fit import SmoothFit, SmoothSettings, fit_smooth
 from ...core.solution import identifiability
-from ..curves import Curves, curves
+from ..curves import Curves
 from ..maps import VoxelStatus
 from ..plan import Plan
 from ..scan import Scan
 from .foci import Foci, FocusSearch, with_foci
 from .model import POOL, BrainModel, alikeness
-from .tissue import Tissue, classify
+from .tissue import Tissue, classify, from_maps
 
 DISAGREES = 2.0  # pooled start and fit this many sd apart are flagged
 
@@ -42,13 +42,12 @@ def with_tissue(scan: Scan, c: Curves) -> tuple[Scan, Curves, Tissue]:
     """The scan with a T1 of tissue in every voxel, by its class; a T1 map that was given stays."""
     position = np.stack(c.voxels, axis=1) * scan.grid.spacing
     m0 = None if scan.m0 is None else scan.m0[c.voxels]
-    tissue = classify(c, m0, c.t1_tissue, position)
+    tissue = classify(c, m0, c.t1_tissue, position) if scan.tissue is None else from_maps(scan.tissue[c.voxels])
     if scan.t1_tissue is not None or not tissue.known:
         return scan, c, tissue
     t1 = np.full(scan.mask.shape, scan.acquisition.t1_tissue.number, np.float32)
     t1[c.voxels] = tissue.t1(scan.acquisition.t1_tissue.number)
-    scan = replace(scan, t1_tissue=t1)
-    return scan, curves(scan), tissue
+    return replace(scan, t1_tissue=t1), replace(c, t1_tissue=t1[c.voxels]), tissue
 
 
 def fit_spatial(plan: Plan, scan: Scan, tissue: Tissue, level: float, progress: Callable[[float], None] | None = None) -> SpatialFit:

@@ -29,6 +29,9 @@ class BrainModel:
         rows = torch.arange(len(plan.c))
         data, precision = plan.whitened(rows, plan.tables, level)
         self.data, self.precision = data.float().cpu(), precision.float().cpu()
+        self.marginal = plan.marginal(rows, self.precision)  # integrates arterial blood out
+        if self.marginal is not None:
+            self.data = self.data - self.marginal.mean.unsqueeze(1) * self.marginal.column / self.precision
         self.grid, self.att = plan.tables.grid.float().cpu(), plan.att.float()
         self.slope = torch.gradient(self.grid, spacing=float(self.att[1] - self.att[0]), dim=1)[0]
         self.group = plan.group if self.grid.shape[0] > 1 else torch.zeros_like(plan.group)
@@ -80,6 +83,8 @@ class BrainModel:
         residual = (flow.unsqueeze(1) * curve - self.data) * self.precision
         by_m = self.flow.unsqueeze(1) * curve * self.precision
         by_d = flow.unsqueeze(1) * slope * self.precision
+        if self.marginal is not None:
+            residual, by_m, by_d = (self.marginal.rows(x) for x in (residual, by_m, by_d))
         gradient = torch.stack([(by_m * residual).sum(dim=1), (by_d * residual).sum(dim=1)])
         cross = (by_m * by_d).sum(dim=1)
         information = torch.stack([by_m.square().sum(dim=1), cross, cross, by_d.square().sum(dim=1)]).reshape(2, 2, -1)

@@ -45,6 +45,12 @@ def classify(c: Curves, m0: np.ndarray | None, t1: np.ndarray | None, position: 
     return one_class(len(c)) if share is None else Tissue(share, "M0 and difference signal")
 
 
+def from_maps(share: np.ndarray) -> Tissue:
+    """Of probability maps (V, 3); where they say nothing, grey matter."""
+    silent = share.sum(axis=1, keepdims=True) < 0.5
+    return Tissue(np.where(silent, [1.0, 0.0, 0.0], share), "tissue maps")
+
+
 def one_class(voxels: int) -> Tissue:
     return Tissue(np.tile([1.0, 0.0, 0.0], (voxels, 1)), "one class")
 

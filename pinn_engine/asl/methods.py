@@ -1,0 +1,139 @@
+"""The methods paragraph of a paper: what was acquired, how it was fitted, with which constants, ready to paste."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from .. import __version__
+from .quality import COV_DOI, QEI_DOI, tissue_of
+from .result import PerfusionFit
+
+LABELLING = {"PCASL": "pseudo-continuous", "CASL": "continuous", "PASL": "pulsed"}
+SYMBOLS = {
+    "alpha": "labelling efficiency",
+    "t1_blood": "T1 of arterial blood",
+    "t1_tissue": "T1 of tissue",
+    "partition": "blood-brain partition coefficient",
+}
+
+
+def paragraph(fit: PerfusionFit) -> str:
+    """Plain text; every sentence follows from what the fit recorded. Sources as DOIs."""
+    sentences = [_acquired(fit), _model(fit), *_spatial(fit), _scale(fit), _constants(fit), *_options(fit), _spread(fit), *_reported(fit)]
+    return " ".join(sentence for sentence in sentences if sentence)
+
+
+def _acquired(fit: PerfusionFit) -> str:
+    a, origins = fit.scan.acquisition, fit.scan.acquisition.origins
+    pulsed = a.labeling == "PASL"
+    times, duration = ("inversion times", "bolus duration") if pulsed else ("post-labelling delays", "label duration")
+    times = times if len(fit.pld) > 1 else times[:-1]
+    strength = origins.get("field_strength")
+    field = f" at {strength.value:g} T" if strength is not None and isinstance(strength.value, int | float) else ""
+    slices = " Slice timing was taken into account." if a.slice_delay.max(initial=0) > 0 else ""
+    n = len(a.pld)
+    return (
+        f"Perfusion was measured by {LABELLING[a.labeling]} arterial spin labelling{field} ({times} {_list(fit.pld)} s, {duration} "
+        f"{_list(fit.label_duration)} s, {n} difference image{'s' * (n > 1)}) and fitted with pinn_engine {__version__}.{slices}"
+    )
+
+
+def _model(fit: PerfusionFit) -> str:
+    s = fit.settings
+    if len(fit.pld) < 2:
+        return "With one delay, cerebral blood flow (CBF) follows the consensus formula (doi:10.1002/mrm.25197)."
+    model = (
+        "the simplified model of pulsed labelling (doi:10.3389/fnetp.2025.1488349)"
+        if s.get("model") == "simplified"
+        else "the general kinetic model (doi:10.1002/mrm.1910400308)"
+    )
+    unknown = _words(fit)
+    if s.get("method") == "nlls":
+        return f"{unknown} were estimated in every voxel by nonlinear least squares with the closed form of {model}."
+    if s.get("method") != "pinn":
+        return f"{unknown} were estimated in every voxel with {model}."
+    network = "a network trained for each voxel" if s.get("network") == "mlp" else "shared features whose output layer is eliminated"
+    error = s.get("model_error")
+    level = f" of {100 * error:.3g} % of the typical signal" if isinstance(error, float) else ""
+    origin = {"evidence": " (chosen by evidence)", "option": " (given)"}.get(str(s.get("model_error_origin")), "") if level else ""
+    prior = ""
+    if "att_prior_mean" in s:
+        prior = f" Arrival time had the prior N({_list([s['att_prior_mean']])}, {_list([s['att_prior_sd']])} s)."
+    return (
+        f"{unknown} were estimated in every voxel by a physics-informed neural network (doi:10.1016/j.jcp.2018.10.045; {network}) "
+        f"held to the data by their noise and to the differential equation of {model} up to a model error{level}{origin}.{prior}"
+    )
+
+
+def _words(fit: PerfusionFit) -> str:
+    known = {"cbf": "Cerebral blood flow (CBF)", "att": "arterial transit time (ATT)", "t1b": "the T1 of arterial blood"}
+    names = [known.get(name, one.kind.title) for name, one in fit.maps.items()]
+    return names[0] if len(names) == 1 else ", ".join(names[:-1]) + " and " + names[-1]
+
+
+def _spatial(fit: PerfusionFit) -> list[str]:
+    if not fit.settings.get("spatial"):
+        return []
+    origin = fit.settings.get("tissue_classes")
+    classes = f" of one tissue class (from {origin})" if origin and origin != "one class" else ""
+    return [
+        f"All voxels were fitted jointly: neighbours{classes} share strength under a spatial prior whose strength was learnt from the "
+        "data by evidence, with focal departures as a sparse mixture."
+    ]
+
+
+def _scale(fit: PerfusionFit) -> str:
+    origin = fit.scan.acquisition.origins.get("m0")
+    if fit.maps["cbf"].kind.unit == "arbitrary":
+        return "Without M0, perfusion is relative."
+    if origin is None:
+        return "CBF was calibrated (doi:10.1002/mrm.25197) by M0."
+    factor = fit.scan.acquisition.origins.get("m0_scale")
+    scaled = f", multiplied by {factor.value:g}" if factor is not None and isinstance(factor.value, int | float) else ""
+    return f"CBF was calibrated (doi:10.1002/mrm.25197) by M0: {origin.origin}{scaled}."
+
+
+def _constants(fit: PerfusionFit) -> str:
+    origins: Mapping = fit.scan.acquisition.origins
+    parts = []
+    for key, name in SYMBOLS.items():
+        one = origins.get(key)
+        if one is None:
+            continue
+        value = f"{one.value:g}" if isinstance(one.value, int | float) else str(one.value)
+        parts.append(f"{name} {value}{' ' + one.unit if one.unit and value[:1].isdigit() else ''} ({one.origin})")
+    mask = origins.get("mask")
+    brain = f" The brain mask was {mask.origin}." if mask is not None and mask.origin.startswith("made") else ""
+    brain = " The brain mask was given." if mask is not None and not brain else brain
+    return f"Constants: {'; '.join(parts)}.{brain}"
+
+
+def _options(fit: PerfusionFit) -> list[str]:
+    """What the user gave in place of, or over, what the scan says of itself."""
+    given = [name for one in fit.scan.acquisition.origins.values() for name in re.findall(r"option (--[\w-]+)", one.origin)]
+    names = ", ".join(dict.fromkeys(given))
+    return [f"Given by the user and not by the scan's own description: {names}."] if names else []
+
+
+def _spread(fit: PerfusionFit) -> str:
+    if fit.settings.get("noise_origin"):
+        return f"Standard deviations follow from the noise, which was measured from {fit.settings['noise_origin']}, and the model."
+    return "Standard deviations follow from the noise of the data and the model."
+
+
+def _reported(fit: PerfusionFit) -> list[str]:
+    out = []
+    if fit.scan.regions is not None:
+        out.append(f"Regions are those of {fit.scan.regions.source}; standard errors are propagated from the voxels' standard deviations.")
+    if (tissue := tissue_of(fit)) is not None:
+        out.append(
+            f"Grey and white matter were told apart by: {tissue.origin}. Quality was judged by the spatial coefficient of variation "
+            f"(doi:{COV_DOI}) and the quality evaluation index (doi:{QEI_DOI})."
+        )
+    return out
+
+
+def _list(values) -> str:
+    """Distinct numbers in their order."""
+    return ", ".join(dict.fromkeys(f"{float(value):g}" for value in values))

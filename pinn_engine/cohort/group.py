@@ -1,0 +1,89 @@
+"""The study as a whole: tables of all finished subjects, a page that links their reports, the words for a paper."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from .. import __version__
+from ..errors import InputError
+from ..files.output import OutputFolder
+from .ledger import Ledger, Result
+
+FIGURES = "desc-qualitycontrol_cbf.tsv"  # a subject's figures are in its marker already
+
+
+def write_group(ledger: Ledger) -> list[Path]:
+    """`group_….tsv`, index.html and logs/CITATION.md from the markers; raises InputError where no subject is done."""
+    from ..report.study import write_index
+
+    results = ledger.results()
+    done = [result for result in results if result.state == "done"]
+    if not done:
+        raise InputError(ledger.out, "no subject is done", found=f"{len(results)} marker(s)", fix="run the participant level first")
+    folder = OutputFolder(ledger.out)
+    written = [folder.write_tsv(f"group_{FIGURES}", [_row(result) for result in results], _columns(results))]
+    for name, rows in _stacks(ledger.out, done).items():
+        written.append(folder.write_tsv(f"group_{name}", rows, [*dict.fromkeys(column for row in rows for column in row)]))
+    written.append(folder.write_text("logs/CITATION.md", citation(ledger.out, done)))
+    written.append(folder.write_text("index.html", write_index(results, _reports(done))))
+    return written
+
+
+def write_dataset(folder: OutputFolder, source: Path | None, name: str) -> Path:
+    """dataset_description.json of the derivatives, and .bidsignore for the suffixes that BIDS does not know yet."""
+    about: dict[str, Any] = {
+        "Name": name,
+        "BIDSVersion": "1.10.0",
+        "DatasetType": "derivative",
+        "GeneratedBy": [{"Name": "pinn_engine", "Version": __version__}],
+        "HowToAcknowledge": "Cite pinn_engine and the works named in logs/CITATION.md",
+    }
+    if source is not None:
+        about["SourceDatasets"] = [{"URL": source.as_uri()}]
+    folder.write_text(".bidsignore", "*.html\nlogs/\ngroup_*\n*_att.*\n*_abat.*\n*_abv.*\n*_t1b.*\n*_cbf.*\n*_desc-*_asl.*\n")
+    return folder.write_json("dataset_description.json", about)
+
+
+def citation(out: Path, done: Sequence[Result]) -> str:
+    """How the study was made, ready for a methods section; each way of fitting is told once, with its subjects counted."""
+    told: dict[str, int] = {}
+    for result in done:
+        for file in (file for file in result.files if file.endswith("_desc-methods_cbf.txt")):
+            words = (out / file).read_text(encoding="utf-8").strip()
+            told[words] = told.get(words, 0) + 1
+    ways = [f"{words}\n\n({count} of {len(done)} subjects)\n" for words, count in sorted(told.items(), key=lambda pair: -pair[1])]
+    begin = f"# Methods\n\nFitted with pinn_engine {__version__}; {len(done)} subject(s).\n"
+    return "\n".join([begin, *(ways or ["Each subject's report describes its fit and names the sources.\n"])])
+
+
+def _row(result: Result) -> dict[str, Any]:
+    figures = {name: value for name, value in result.summary.items() if isinstance(value, int | float | str)}
+    return {"id": result.id, "state": result.state, **figures, "message": result.message if result.state == "failed" else None}
+
+
+def _columns(results: Sequence[Result]) -> list[str]:
+    names = dict.fromkeys(name for result in results for name in _row(result))
+    return ["id", "state", *(name for name in names if name not in ("id", "state", "message")), "message"]
+
+
+def _stacks(out: Path, done: Sequence[Result]) -> dict[str, list[Mapping[str, object]]]:
+    """{"desc-roi_cbf.tsv": rows of all subjects, each with its id}."""
+    stacks: dict[str, list[Mapping[str, object]]] = {}
+    for result in done:
+        for file in result.files:
+            name = Path(file).name
+            at = name.find("desc-")
+            if at < 0 or not name.endswith(".tsv") or name.endswith(("_dseg.tsv", FIGURES)):  # legends of label images are no figures
+                continue
+            with open(out / file, encoding="utf-8", newline="") as stream:
+                for row in csv.DictReader(stream, delimiter="\t"):
+                    stacks.setdefault(name[at:], []).append({"id": result.id, **row})
+    return stacks
+
+
+def _reports(done: Sequence[Result]) -> dict[str, str]:
+    """Identifier -> its report, relative to the study's folder."""
+    return {result.id: file for result in done for file in result.files if file.endswith("_report.html")}

@@ -1,0 +1,146 @@
+"""The page of a study: what failed, one row a subject with its report, the most unusual first."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+from urllib.parse import quote
+
+import numpy as np
+
+from . import html, svg
+from .html import Markup
+
+SHOWN = {  # figure: (title, unit)
+    "cbf_median": ("Median CBF", "mL/100 g/min"),
+    "att_median": ("Median arrival", "s"),
+    "cbf_std_median": ("Median sd of CBF", "mL/100 g/min"),
+    "misfit_median": ("Misfit", "1 = as expected"),
+    "share_converged": ("Converged", "share"),
+    "CV_median": ("Median CV", ""),
+    "D_median": ("Median D", ""),
+    "share_fitted": ("Fitted", "share"),
+}
+UNUSUAL = 3.5  # robust standard deviations (Iglewicz & Hoaglin 1993)
+
+
+class Subject(Protocol):
+    """What the page needs of a subject's result."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def state(self) -> str: ...
+    @property
+    def message(self) -> str: ...
+    @property
+    def summary(self) -> Mapping[str, object]: ...
+
+
+def write_index(subjects: Sequence[Subject], reports: Mapping[str, str]) -> str:
+    """The HTML. `reports`: identifier -> path of its report, relative to the page."""
+    done = [one for one in subjects if one.state == "done"]
+    failed = [one for one in subjects if one.state != "done"]
+    figures = [name for name in SHOWN if any(_number(one, name) is not None for one in done)]
+    scores = {name: unusual([_number(one, name) for one in done]) for name in figures}
+    worst = [max((scores[name][i] for name in figures), default=0.0) for i in range(len(done))]
+    order = sorted(range(len(done)), key=lambda i: (-round(worst[i], 6), done[i].id))
+    cards = [_card("Subjects", str(len(subjects)), ""), _card("Done", str(len(done)), ""), _card("Failed", str(len(failed)), "")]
+    flagged = sum(score > UNUSUAL for score in worst)
+    cards.append(_card("Unusual", str(flagged), f"a figure beyond {UNUSUAL} robust sd"))
+    body = [
+        Markup(f"<header>\n{html.paragraph('Study', 'kicker')}\n<h1>pinn_engine: {len(subjects)} subjects</h1>\n</header>"),
+        html.division("cards", *cards),
+        _failures(failed),
+        _strips(done, figures, scores),
+        _table(done, figures, scores, order, reports),
+        Markup("<footer>Made by pinn_engine. For research use only: not a medical device, not for diagnosis or treatment.</footer>"),
+    ]
+    return html.page(f"Study: {len(subjects)} subjects", body)
+
+
+def unusual(values: Sequence[float | None]) -> list[float]:
+    """How far each value is from the others' median, in robust standard deviations; 0 where it is missing or all are alike.
+
+    >>> [round(x, 1) for x in unusual([50.0, 52.0, 51.0, 49.0, 90.0])]
+    [0.7, 0.7, 0.0, 1.3, 26.3]
+    """
+    known = np.array([value for value in values if value is not None])
+    if known.size < 5:
+        return [0.0] * len(values)
+    middle = np.median(known)
+    spread = 1.4826 * np.median(np.abs(known - middle))
+    return [0.0 if value is None or spread == 0 else float(abs(value - middle) / spread) for value in values]
+
+
+def _card(name: str, value: str, more: str) -> Markup:
+    return html.division("card", html.division("name", name), html.division("value", value), html.division("more", more))
+
+
+def _failures(failed: Sequence[Subject]) -> Markup:
+    if not failed:
+        return Markup()
+    return html.section("Failed", html.table(("Subject", "Why"), [(one.id, one.message) for one in failed], "ll"))
+
+
+def _strips(done: Sequence[Subject], figures: Sequence[str], scores: Mapping[str, Sequence[float]]) -> Markup:
+    """Each figure's values on a line of its own, unusual ones named."""
+    if len(done) < 5:
+        return Markup()
+    strips = [html.figure(*SHOWN[name], "", _strip(done, name, scores[name]), dark=False) for name in figures]
+    return html.section(
+        "All subjects at a glance", html.paragraph("A dot a subject; unusual ones are named.", "small"), html.division("picks", *strips)
+    )
+
+
+def _strip(done: Sequence[Subject], name: str, scores: Sequence[float], width: float = 520, height: float = 64) -> Markup:
+    values = [_number(one, name) for one in done]
+    known = [value for value in values if value is not None]
+    low, high = min(known), max(known)
+    room = (high - low) or abs(high) or 1.0
+    low, high = low - 0.06 * room, high + 0.06 * room
+    parts = [svg.line(0, 34, width, 34)]
+    last = -1e9
+    for i, value in sorted(enumerate(values), key=lambda pair: (pair[1] is None, pair[1])):
+        if value is None:
+            continue
+        x = (value - low) / (high - low) * width
+        far = scores[i] > UNUSUAL
+        parts.append(
+            f'<circle cx="{x:.1f}" cy="34" r="{5 if far else 3.5:g}" fill="{"#c25b00" if far else svg.ACCENT}" fill-opacity="0.65"/>'
+        )
+        if far and x - last > 70:
+            anchor = "end" if x > width - 60 else "start" if x < 60 else "middle"
+            parts.append(svg.text(x, 20, done[i].id, anchor=anchor, fill="#9a5b00", size=12))
+            last = x
+    parts += [svg.text(0, 58, svg.figure(min(known)), size=12), svg.text(width, 58, svg.figure(max(known)), anchor="end", size=12)]
+    return svg.picture(width, height, "".join(parts), f"{SHOWN[name][0]} of {len(known)} subjects")
+
+
+def _table(
+    done: Sequence[Subject],
+    figures: Sequence[str],
+    scores: Mapping[str, Sequence[float]],
+    order: Sequence[int],
+    reports: Mapping[str, str],
+) -> Markup:
+    if not done:
+        return Markup()
+    head = ("Subject", *(f"{title}{', ' + unit if unit else ''}" for title, unit in (SHOWN[name] for name in figures)))
+    rows = []
+    for i in order:
+        report = reports.get(done[i].id)
+        name = html.safe(done[i].id)
+        first = Markup(f'<a href="{quote(report)}">{name}</a>') if report else name
+        rows.append([first, *(_cell(_number(done[i], figure), scores[figure][i]) for figure in figures)])
+    return html.section("Subjects, the most unusual first", html.table(head, rows, "l" + "r" * len(figures)))
+
+
+def _cell(value: float | None, score: float) -> str:
+    text = "n/a" if value is None else svg.figure(value)
+    return Markup(f"<strong>{text}</strong> ▲") if score > UNUSUAL else text
+
+
+def _number(one: Subject, name: str) -> float | None:
+    value = one.summary.get(name)
+    return float(value) if isinstance(value, int | float) and np.isfinite(value) else None
