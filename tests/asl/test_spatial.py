@@ -13,6 +13,7 @@ from pinn_engine.asl.curves import curves
 from pinn_engine.asl.phantom.brain import GM, WM
 from pinn_engine.asl.phantom.make import positions
 from pinn_engine.asl.spatial.balls import Balls
+from pinn_engine.asl.spatial.foci import null_variance
 from pinn_engine.asl.spatial.tissue import classify
 from pinn_engine.errors import InputError
 
@@ -109,6 +110,18 @@ def test_ball_sums_equal_direct_sums():
     for ball, radius in enumerate(balls.radii):
         near = np.linalg.norm(place[:, None] - place, axis=2) <= radius
         assert np.allclose(balls.spread(values, ball), near @ values, atol=1e-9)
+
+
+def test_null_is_the_scans_own_and_foci_do_not_widen_it():
+    """Scores that spread more than the model says are no findings; a few true ones among them do not hide themselves."""
+    rng = np.random.default_rng(2)
+    information = rng.uniform(20, 60, 20000)
+    score = rng.standard_normal(20000) * np.sqrt(information)
+    assert null_variance(0.5 * score, information) == 1.0  # never surer than the model
+    assert null_variance(1.3 * score, information) == pytest.approx(1.69, rel=0.05)
+    with_foci = 1.3 * score
+    with_foci[:400] += 8 * np.sqrt(information[:400])
+    assert null_variance(with_foci, information) == pytest.approx(1.69, rel=0.08)
 
 
 def test_what_cannot_be_joint_is_refused_or_told():
