@@ -87,6 +87,15 @@ def test_the_core_imports_torch_and_nothing_else():
         assert {name.split(".")[1] for name in names if name.startswith("pinn_engine.")} <= {"core"}, module
 
 
+@pytest.mark.parametrize("name", ["monai", "ignite"])
+def test_only_the_bundle_imports(name):
+    found = {
+        module for module, path in modules().items() if name in {n.split(".")[0] for n in imports(path.read_text(encoding="utf-8"), module)}
+    }
+    assert found
+    assert all(module.startswith("pinn_engine.bundle.") for module in found)
+
+
 def test_no_file_is_long():
     for module, path in modules().items():
         assert len(path.read_text(encoding="utf-8").splitlines()) <= LONGEST, module

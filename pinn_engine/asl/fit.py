@@ -18,14 +18,18 @@ from .curves import FLOW, Curves, curves
 from .levels import LEAST_MODEL_ERROR, measured_noise, model_error_by_evidence
 from .maps import ABAT, ABV, ATT, CBF, RELATIVE_CBF, STATUS_MEANING, T1B, VoxelStatus
 from .network import VoxelNetworks
-from .plan import ATT_PRIOR, FLOW_PRIOR, T1B_SD, Plan, Settings
+from .plan import ATT_PRIOR, FLOW_PRIOR, Plan, Settings
 from .plausibility import scaling_cause
+from .presets import preset_of, t1b_prior, unknowns
 from .problems import FlowProblem
 from .result import ParameterMap, PerfusionFit
 from .scan import Scan
 from .spatial.fit import fit_spatial, with_tissue
 from .spatial.outputs import add_spatial
 from .spatial.tissue import classify
+from .subject.fit import fit_subject
+from .subject.large import LARGE, fit_large
+from .subject.outputs import add_subject, add_t1b
 from .weights import equal_weights, report_weights, volume_weights
 
 Progress = Callable[[str, float], None]
@@ -40,26 +44,29 @@ PRIOR_DOMINATED = 0.9  # posterior sd per prior sd above which the data have sai
 def fit(
     scan: Scan,
     *,
-    unknown: Sequence[str] = ("cbf", "att"),
-    model: str = "buxton",
+    preset: str | None = None,
+    unknown: Sequence[str] | None = None,
+    model: str | None = None,
     method: str = "pinn",
     network: str = "features",
     model_error: float | None = None,
     device: str = "auto",
     seed: int = 0,
-    spatial: bool = False,
+    spatial: bool | None = None,
     weigh_volumes: bool = True,
     progress: Progress | None = None,
 ) -> PerfusionFit:
     """CBF and arrival time of every voxel of the mask, with standard deviations.
 
-    `unknown`: "cbf" (always), "att" (needs two delays), "t1b" (s, one a voxel, under a prior of sd 0.1 s). `model`: "buxton" or
-    "simplified". `method`: "pinn" weighs the data against the kinetic equation, which may err by `model_error` (sd relative to the
-    scan's typical signal; None: by evidence, at least 5 %); "nlls" is the plain closed form without a prior on ATT. `network`: "features"
-    (shared features, output layer eliminated) or "mlp" (one network a voxel, all weights trained). `device`: "auto", "cpu", "cuda[:i]"
-    or "mps". `spatial`: fit all voxels together, neighbours of one tissue alike as far as the data support it (docs/spatial.md); tissue
-    classes, and with them T1, come from M0 and the difference signal where no T1 map is given. `weigh_volumes`: pairs that lie far from
-    the other repeats of their delay (motion, artefacts) count less; clean scans are not touched.
+    `unknown`: "cbf" (always), "att" (needs two delays), "t1b" (s, one a voxel, under a prior of sd 0.1 s), "abv"; None = ("cbf", "att").
+    `model`: "buxton" (None) or "simplified". `method`: "pinn" weighs the data against the kinetic equation, which may err by
+    `model_error` (sd relative to the scan's typical signal; None: by evidence, at least 5 %); "nlls" is the plain closed form without a
+    prior on ATT. `network`: "features" (shared features, output layer eliminated) or "mlp" (one network a voxel, all weights trained).
+    `device`: "auto", "cpu", "cuda[:i]" or "mps". `spatial`: fit all voxels together, neighbours of one tissue alike as far as the data
+    support it (docs/spatial.md); tissue classes, and with them T1, come from M0 and the difference signal where no T1 map is given.
+    `weigh_volumes`: pairs that lie far from the other repeats of their delay (motion, artefacts) count less; clean scans are not touched.
+    `preset` "infant" (docs/infant.md): the simplified model, all voxels together, and one T1 of blood for the subject, unless it was given
+    when reading; options that are given win over the preset's. The equation is then exact unless `model_error` is given.
 
     Raises InputError for unknown option values and where no voxel can be fitted.
 
@@ -69,12 +76,19 @@ def fit(
     (12, 14, 8)
     """
     notes = list(scan.notes)
-    settings = _settings(scan, unknown, model, method, network, model_error, device, seed, notes)
+    chosen = preset_of(preset, scan.source)
+    wanted = unknowns(chosen, unknown, scan.acquisition.t1_blood)
+    settings = _settings(scan, wanted, model or chosen.model, method, network, model_error, device, seed, notes)
+    joint = {"cbf", "att"} <= set(settings.unknown)
+    settings = replace(settings, t1b_prior=t1b_prior(chosen, scan.acquisition.t1_blood), flow_prior=chosen.flow)
+    spatial = chosen.spatial and joint if spatial is None else spatial
     weights = volume_weights(scan) if weigh_volumes else equal_weights(len(scan.acquisition.pld), "switched off")
     c = curves(scan, weights.weight)
     if len(c) == 0:
         found = f"{int(scan.mask.sum())} voxels in the mask, none of them usable"
         raise InputError(scan.source, "no voxel can be fitted", found=found, fix="check the mask, M0 and the image for NaN and zeros")
+    if preset is not None and joint:
+        return report_weights(_subject(scan, c, settings, spatial, notes, progress), weights)
     together = spatial and _can_be_spatial(settings, scan, notes)
     tissue = None
     if together or scan.tissue is not None:
@@ -92,8 +106,32 @@ def fit(
         plan.arterial = ArterialSearch(plan, scan.mask.shape, scan.grid.spacing, share).prior()
     if tissue is None:
         return report_weights(_result(scan, plan, solve(plan, level, progress), level, notes), weights)
-    joint = fit_spatial(plan, scan, tissue, level, (lambda done: progress("fit", done)) if progress else None)
-    return report_weights(add_spatial(_result(scan, plan, joint.solution, level, notes), plan.c, joint), weights)
+    brain = fit_spatial(plan, scan, tissue, level, (lambda done: progress("fit", done)) if progress else None)
+    return report_weights(add_spatial(_result(scan, plan, brain.solution, level, notes), plan.c, brain), weights)
+
+
+def _subject(scan: Scan, c: Curves, settings: Settings, spatial: bool, notes: list[str], progress: Progress | None) -> PerfusionFit:
+    """Flow, arrival time and, where it is unknown, one T1 of blood for the whole scan."""
+    if "abv" in settings.unknown:
+        raise InputError(scan.source, "--preset does not fit abv", found=",".join(settings.unknown), fix="leave abv or --preset out")
+    if uses_networks(settings):
+        raise InputError(scan.source, "--preset works with --network features", found=settings.network, fix="leave --network out")
+    level = (settings.model_error or 0.0) if settings.method == "pinn" else 0.0
+    settings = replace(settings, model_error=level)
+    told = (lambda done: progress("fit", done)) if progress else None
+    tissue = None
+    if spatial and len(c) > LARGE:
+        scan, c, tissue = with_tissue(scan, c)
+    plan = Plan(c, scan, settings)
+    plan.c = measured_noise(plan)
+    prior = plan.t1b_prior if "t1b" in settings.unknown else None
+    if tissue is not None:
+        brain, value = fit_large(plan, scan, tissue, level, prior, told)
+        result = add_spatial(_result(scan, plan, brain.solution, level, notes), plan.c, brain)
+        return add_t1b(result, value, prior)
+    joint = fit_subject(plan, scan, level, prior, spatial, told)
+    plan.c = replace(plan.c, noise=joint.noise.astype(np.float32))
+    return add_subject(_result(scan, plan, joint.solution, level, notes), plan.c, joint)
 
 
 def _can_be_spatial(s: Settings, scan: Scan, notes: list[str]) -> bool:
@@ -280,7 +318,7 @@ def _result(scan: Scan, plan: Plan, solution: Solution, model_error: float, note
             f"Without a T1 map one tissue T1 ({plan.group_t1[0]:.2f} s, grey matter) serves all voxels: white-matter CBF comes out "
             "about a third too low. Give --t1-map, or trust grey matter only."
         )
-    if "t1b" in solution.names and float(solution.std("t1b").median()) > PRIOR_DOMINATED * T1B_SD:
+    if "t1b" in solution.names and float(solution.std("t1b").median()) > PRIOR_DOMINATED * float(plan.t1b_prior.sd):
         notes.append("These delays do not determine T1 of blood: its map and standard deviation are the prior's.")
     if scan.m0 is not None and len(c) and (cause := scaling_cause(_grey_median(scan, c, maps["cbf"].value[c.voxels]))):
         notes.append(cause)
@@ -338,7 +376,7 @@ def _told(plan: Plan, solution: Solution, model_error: float) -> dict[str, objec
         mean, sd = ATT_PRIOR[plan.labeling] if plan.known_att is None else ("--att-map", plan.att_prior.sd)  # type: ignore[union-attr]
         told |= {"network": s.network, "model_error": model_error, "model_error_origin": "evidence" if s.model_error is None else "option"}
         told |= {"att_prior_mean": mean, "att_prior_sd": sd} if "att" in solution.names else {}
-    told |= {"t1b_prior_sd": T1B_SD} if "t1b" in solution.names else {}
+    told |= {"t1b_prior_sd": float(plan.t1b_prior.sd)} if "t1b" in solution.names else {}
     if plan.arterial is not None:
         told |= {"unknown": [*solution.names, "abv"], "arterial_share": plan.arterial.share}
     told["flow_prior_sd"] = f"{FLOW_PRIOR:g} typical flows of the scan ({plan.flow_sd:.4g})"

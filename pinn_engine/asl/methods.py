@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from .. import __version__
@@ -19,7 +20,7 @@ SYMBOLS = {
 
 def paragraph(fit: PerfusionFit) -> str:
     """Plain text; every sentence follows from what the fit recorded. Sources as DOIs."""
-    sentences = [_acquired(fit), _model(fit), *_spatial(fit), _scale(fit), _constants(fit), _spread(fit), *_reported(fit)]
+    sentences = [_acquired(fit), _model(fit), *_spatial(fit), _scale(fit), _constants(fit), *_options(fit), _spread(fit), *_reported(fit)]
     return " ".join(sentence for sentence in sentences if sentence)
 
 
@@ -106,6 +107,13 @@ def _constants(fit: PerfusionFit) -> str:
     brain = f" The brain mask was {mask.origin}." if mask is not None and mask.origin.startswith("made") else ""
     brain = " The brain mask was given." if mask is not None and not brain else brain
     return f"Constants: {'; '.join(parts)}.{brain}"
+
+
+def _options(fit: PerfusionFit) -> list[str]:
+    """What the user gave in place of, or over, what the scan says of itself."""
+    given = [name for one in fit.scan.acquisition.origins.values() for name in re.findall(r"option (--[\w-]+)", one.origin)]
+    names = ", ".join(dict.fromkeys(given))
+    return [f"Given by the user and not by the scan's own description: {names}."] if names else []
 
 
 def _spread(fit: PerfusionFit) -> str:

@@ -15,12 +15,12 @@ from .arterial import ArterialPrior, Marginal, arterial_curve
 from .collocation import collocate, reduced_network
 from .curves import Curves
 from .kinetics import OUTFLOW, Kinetics, apparent_t1, kinetics
+from .presets import T1B_SD
 from .problems import ClosedForm, FeatureNetwork
 from .readout import train
 from .scan import Scan
 
 ATT_PRIOR = {"PCASL": (1.3, 1.0), "CASL": (1.3, 1.0), "PASL": (0.7, 1.0)}  # mean, sd in s, as BASIL (doi:10.1109/TSP.2008.2005752)
-T1B_SD = 0.1  # s, BASIL's prior width for a fitted T1 of blood
 ATT_STEP = 0.05  # s between the starts
 SPACING = {"features": 0.075, "mlp": 0.2}  # s between collocation edges
 T1_CLASS = 0.01  # relative width of the classes in which the voxels of a T1 map share a table
@@ -39,6 +39,8 @@ class Settings:
     device: str = "cpu"
     dtype: torch.dtype = torch.float32
     seed: int = 0
+    flow_prior: Gaussian | None = None  # of a region's mean, mL/100 g/min; None: the scan's own typical flow
+    t1b_prior: Gaussian | None = None  # None: around the scan's own, sd T1B_SD
     hidden: tuple[int, ...] = (6,)
     activation: str = "tanh"
     chunk: int = 32768
@@ -71,6 +73,7 @@ class Plan:
         a = scan.acquisition
         self.c, self.s, self.labeling = c, s, a.labeling
         self.t1b, self.partition = a.t1_blood.number, a.partition.number
+        self.t1b_prior = s.t1b_prior or Gaussian(self.t1b, T1B_SD)
         self.device, self.dtype = torch.device(s.device), s.dtype
         self._group_voxels(a.t1_tissue.number)
         self.known_att = None if scan.arrival is None else torch.as_tensor(scan.arrival.att[c.voxels])
@@ -169,7 +172,7 @@ class Plan:
         if prior is not None and self.known_att is not None and rows is not None:
             prior = Gaussian(self.known_att[rows].to(self.device, self.dtype), prior.sd)
         att = Free(0.0, self.att_max, prior) if "att" in free else Fixed(self.att_fixed)
-        t1b = Free(0.5 * self.t1b, 2.0 * self.t1b, Gaussian(self.t1b, T1B_SD)) if "t1b" in free else Fixed(self.t1b)
+        t1b = Free(0.5 * self.t1b, 2.0 * self.t1b, self.t1b_prior) if "t1b" in free else Fixed(self.t1b)
         return Unknowns({"att": att, "t1b": t1b})
 
     def rows_of(self, rows: Tensor, table: Tensor) -> Tensor:

@@ -177,5 +177,6 @@ def plausibility(fit: PerfusionFit) -> list[dict[str, object]]:
         said = "is as in a living brain" if fine else f"is outside {bounds}; look for {check.advice}"
         sentence = f"{check.title} ({told}{unit}) {said}."
         line = {"figure": check.key, "value": value, "low": check.low, "high": check.high, "plausible": fine, "sentence": sentence}
-        rows.append(line | {"title": check.title, "shown": f"{told}{unit}", "range": bounds})
+        title = f"{check.title}, {unit.strip()}" if unit else check.title
+        rows.append(line | {"title": title, "shown": told, "range": f"{low} to {high}"})
     return rows

@@ -11,7 +11,7 @@ import torch
 
 from ..errors import InputError
 from .eikonal import EikonalDiffusion, tissue_shape
-from .fem import elements
+from .fem import Elements, elements
 from .lat import MapSolution, fit_lat, outlier_share
 from .model import AlievPanfilov
 from .read import HeartData
@@ -21,6 +21,8 @@ Progress = Callable[[str, float], None]
 ACROSS = 0.2  # D across over D along the fibres, where the mesh has fibres (bulk of the atrium: 0.1-0.3)
 SPEEDS = (0.015, 6.0)  # m/s: a median outside means a mistaken unit (scar 0.05, atrium 0.3-1.2, Purkinje 4)
 SPEED_FLOOR = 0.02  # sd of log CV that the noise does not tell: grid and equation (found on one draw of the fibred atrium)
+ROUGH = 0.5  # share of the spread of log slowness among the cells round a node that counts as error of CV (the same draw)
+DENSE = 0.8  # share of the nodes with an activation time beyond which a map was most likely interpolated
 BLURRED = 0.5  # sd of log D beyond which D counts as undetermined
 MISFIT = 0.5  # equation residual (1 = all of it) beyond which fronts collide or break through
 
@@ -31,6 +33,7 @@ def fit(
     unknown: Sequence[str] = ("D",),
     map: Sequence[str] | None = None,
     physics: str | None = None,
+    method: str | None = None,
     model: AlievPanfilov | None = None,
     across: float | None = None,
     noise: float | None = None,
@@ -42,11 +45,14 @@ def fit(
     """Fit one heart.
 
     `unknown`: D, or D,a,b (from V only); `map`: ("D",) for D as a map (always so from activation times). `physics`: "eikonal" or
-    "aliev-panfilov" (default: by the data). `noise`: sd of the data in its own unit, None = estimated. `across`: D across the fibres over
-    D along them. `strength`: of the map's prior, None = chosen by held-out data.
+    "aliev-panfilov" (default: by the data). `method`, for V and numbers: "travelling" (one beat) or "network" (field networks V, W, any
+    number of beats); None = one beat, or runs of the simulator from an unknown first frame where tissue fires more than once. `noise`: sd
+    of the data in its own unit, None = estimated. `across`: D across the fibres over D along them. `strength`: of the map's prior, None =
+    chosen by held-out data.
     """
     model = model or AlievPanfilov()
     _check(data, tuple(unknown), tuple(map or ()), physics)
+    _check_method(data, method, bool(map))
     if device not in ("auto", "cpu"):
         raise InputError("--device", "heart fits factorise sparse matrices on the CPU", found=device, fix="give cpu or auto")
     tell = progress or (lambda stage, done: None)
@@ -57,9 +63,13 @@ def fit(
             return _from_lat(data, model, across, noise, strength, seed, tell)
         from .from_voltage import fit_map, fit_numbers
 
+        if method == "network":
+            from .from_network import fit_network
+
+            return fit_network(data, model, tuple(unknown), noise, seed, tell)
         if map:
             return fit_map(data, model, tuple(unknown), across, noise, strength, seed, tell)
-        return fit_numbers(data, model, tuple(unknown), across, noise, seed, tell)
+        return fit_numbers(data, model, tuple(unknown), across, noise, seed, tell, one_beat=method == "travelling")
     finally:
         torch.set_num_threads(threads)
 
@@ -79,6 +89,15 @@ def _check(data: HeartData, unknown: tuple[str, ...], maps: tuple[str, ...], phy
         raise InputError(
             data.source, "has activation times only", found="--physics aliev-panfilov", fix="give --physics eikonal, or V as data"
         )
+
+
+def _check_method(data: HeartData, method: str | None, map: bool) -> None:
+    if method not in (None, "travelling", "network"):
+        raise InputError("--method", "no such method", found=method, fix="travelling or network")
+    if method == "network" and data.LAT is not None:
+        raise InputError(data.source, "field networks need V", found="activation times", fix="leave --method away")
+    if method == "network" and map:
+        raise InputError("--method", "field networks fit numbers, not a map of D", found="--map D", fix="give --unknown D alone")
 
 
 def equation_of(data: HeartData, across: float | None) -> tuple[EikonalDiffusion, float | None]:
@@ -105,6 +124,11 @@ def _from_lat(
     unit = data.unit
     wrong = int((outlier_share(solved) > 0.5).sum())
     notes = [f"{wrong} of {len(samples.value)} activation times do not fit their neighbours and were set aside"] if wrong else []
+    if data.points is None and len(samples.value) > DENSE * data.inside.sum():
+        notes.append(
+            f"{len(samples.value)} of {int(data.inside.sum())} nodes carry an activation time: were they interpolated from fewer points by "
+            "another program, they are not independent and the standard deviations here are too small"
+        )
     predicted = samples.at(torch.from_numpy(solved.T)).numpy()
     settings = common_settings(solved, model, ratio, width, seed)
     settings |= {
@@ -158,7 +182,8 @@ def node_maps(data: HeartData, solved: MapSolution, model: AlievPanfilov, width:
     spread_u = width * solved.draws_u.std(axis=1)
     speed = apparent_speed(element, T)
     drawn = np.stack([np.log(apparent_speed(element, T + width * torch.from_numpy(d.copy()))) for d in solved.draws_T.T], axis=1)
-    spread_c = np.hypot(0.5 * (np.percentile(drawn, 84.1, axis=1) - np.percentile(drawn, 15.9, axis=1)), SPEED_FLOOR)
+    noise = 0.5 * (np.percentile(drawn, 84.1, axis=1) - np.percentile(drawn, 15.9, axis=1))
+    spread_c = np.sqrt(noise**2 + SPEED_FLOOR**2 + (ROUGH * unevenness(element, T)) ** 2)
     misfit = np.abs(problem.equation.residual(T, u, float(model.speed(1.0))).numpy())
     values = {
         "D": (D_MAP, unit.diffusivity, unit.rate_from_tu(D), unit.rate_from_tu(D * spread_u)),
@@ -178,11 +203,26 @@ def node_maps(data: HeartData, solved: MapSolution, model: AlievPanfilov, width:
     return maps, whole
 
 
-def apparent_speed(element: Any, T: torch.Tensor) -> np.ndarray:
+def apparent_speed(element: Elements, T: torch.Tensor) -> np.ndarray:
     """(N,) 1 / |grad T| at the nodes (slowness averaged over the cells round them), at most 200 mm/TU (15 m/s)."""
-    share = (element.size / element.cells.shape[1] * element.gradient(T).norm(dim=1))[:, None].expand(-1, element.cells.shape[1])
-    slowness = element.size.new_zeros(element.nodes).index_add(0, element.cells.reshape(-1), share.reshape(-1)) / element.mass
+    slowness = at_nodes(element, element.gradient(T).norm(dim=1))
     return 1.0 / slowness.clamp_min(5e-3).numpy()
+
+
+def unevenness(element: Elements, T: torch.Tensor) -> np.ndarray:
+    """(N,) sd of log |grad T| among the cells round a node: what linear elements leave open about the slope there.
+
+    Fronts that bend or meet, fibres that turn. After Zienkiewicz & Zhu 1987, doi:10.1002/nme.1620240206.
+    """
+    log = element.gradient(T).norm(dim=1).clamp_min(1e-9).log()
+    mean, square = (at_nodes(element, x) for x in (log, log**2))
+    return (square - mean**2).clamp_min(0.0).sqrt().numpy()
+
+
+def at_nodes(element: Elements, cells: torch.Tensor) -> torch.Tensor:
+    """(M,) -> (N,): the mean of the cells round a node, by their size."""
+    share = (element.size / element.cells.shape[1] * cells)[:, None].expand(-1, element.cells.shape[1])
+    return element.size.new_zeros(element.nodes).index_add(0, element.cells.reshape(-1), share.reshape(-1)) / element.mass
 
 
 def map_parameter(data: HeartData, maps: dict[str, NodeMap], status: np.ndarray, about: str) -> Parameter:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from ..core.solution import Status
+from ..errors import InputError
 from .beat import beats
 from .eikonal import front_constant
 from .fem import Diffusion
@@ -17,6 +18,7 @@ from .lat import MapSolution
 from .model import AlievPanfilov
 from .numbers import fit_numbers as numbers
 from .read import HeartData
+from .reentry import SHARE, misfit_note, numbers_of_waves, share_firing_again
 from .result import D_MAP, LAT_MAP, HeartFit, NodeMap, NodeStatus, Parameter
 from .voltage import fit_voltage
 
@@ -34,6 +36,12 @@ def fit_map(
     tell: Progress,
 ) -> HeartFit:
     """D as a map; a and b given, or fitted with it."""
+    again = share_firing_again(data)
+    if again > SHARE:
+        fix = "fit one D with --unknown D and without --map, or cut the record to one beat"
+        raise InputError(
+            data.source, "the tissue fires more than once: no single activation map exists", found=f"{100 * again:.0f} % of it", fix=fix
+        )
     equation, ratio = equation_of(data, across)
     samples = data.samples(noise or 0.1)
     free = len(unknown) > 1
@@ -75,16 +83,27 @@ def fit_map(
         residual,
         convergence=solved.solution.history,
         settings=settings,
+        notes=misfit_note(data, V),
     )
 
 
 def fit_numbers(
-    data: HeartData, model: AlievPanfilov, unknown: tuple[str, ...], across: float | None, noise: float | None, seed: int, tell: Progress
+    data: HeartData,
+    model: AlievPanfilov,
+    unknown: tuple[str, ...],
+    across: float | None,
+    noise: float | None,
+    seed: int,
+    tell: Progress,
+    one_beat: bool = False,
 ) -> HeartFit:
-    """One D for the whole tissue, with a and b if asked."""
+    """One D for the whole tissue, with a and b if asked. `one_beat`: do not look whether it fires more than once."""
     assert data.V is not None
     assert data.times is not None
     equation, ratio = equation_of(data, across)
+    again = 0.0 if one_beat else share_firing_again(data)
+    if again > SHARE:
+        return numbers_of_waves(data, model, unknown, ratio, noise, again, seed, lambda done: tell("fit", done))
     samples = data.samples(noise or 0.1)
     solved, start = fit_voltage(
         equation,
@@ -172,6 +191,7 @@ def _numbers_fit(
         residual,
         convergence=solution.history["cost"],
         settings=settings,
+        notes=misfit_note(data, V),
     )
 
 

@@ -16,7 +16,7 @@ from .beat import Beat
 from .eikonal import EikonalDiffusion
 from .mapfit import MapProblem, Samples, Tuning, contaminated
 from .model import AlievPanfilov
-from .path import Choice, choose, noise_sd
+from .path import WARM, Choice, choose, noise_sd
 from .starts import spline, typical_D
 
 Progress = Callable[[float], None]
@@ -88,7 +88,7 @@ def fit_lat(
     problem = build(data, choice.strength)
     if strength is None:
         problem.rounding = problem.tuning.rounding[1]
-    settled = SparseGaussNewton(steps=12, relative=1e-3).solve(problem, theta, linear)
+    settled = SparseGaussNewton(steps=8, relative=2e-3, damping=WARM).solve(problem, theta, linear)
     tell(0.8)
     level = float(data.sd.median())
     if sd is None:
@@ -96,7 +96,7 @@ def fit_lat(
         data = data.with_sd(level)
     problem = build(data, choice.strength, contaminated(level, float(np.ptp(data.value.numpy()))))
     problem.rounding = problem.tuning.rounding[1]
-    solution = SparseGaussNewton(steps=20, relative=5e-4).solve(problem, settled.theta, linear)
+    solution = SparseGaussNewton(steps=12, relative=1e-3, damping=WARM).solve(problem, settled.theta, linear)
     tell(0.9)
     return with_draws(problem, solution, choice, level, draws, seed)
 

@@ -49,6 +49,18 @@ def activation(mesh: Mesh, name: str | None = None, unit: TimeUnit | None = None
     return unit.to_tu(times)
 
 
+def measured(mesh: Mesh, unit: TimeUnit | None = None) -> tuple[np.ndarray, np.ndarray] | None:
+    """Positions (P, 3) mm and activation times (P,) TU of the points a mapping system measured (CARTO); None: fewer than MIN_LATS."""
+    unit = unit or TimeUnit("ms")
+    place, LAT = (mesh.field_data.get(f"measured_{name}") for name in ("position", "LAT"))
+    if place is None or LAT is None:
+        return None
+    valid = np.isfinite(LAT) & np.isfinite(place).all(axis=1)
+    if valid.sum() < MIN_LATS or np.ptp(LAT[valid]) == 0:
+        return None
+    return place[valid], unit.to_tu(LAT[valid].astype(float))
+
+
 def voltage(mesh: Mesh, times: np.ndarray | None = None, unit: TimeUnit | None = None, name: str = "V") -> tuple[np.ndarray, np.ndarray]:
     """V (N, F), NaN = not observed, and the frames' times (F,) in TU.
 

@@ -16,7 +16,9 @@ from .mapfit import MapProblem, Samples
 STRENGTHS = (1.1, 0.4, 0.13, 0.04)  # in 1/l0, see mapfit
 HELD_OUT = 0.25
 WORSE = 1.05  # the path ends where a weaker prior predicts this much worse than the best so far
+SLACK = 0.02  # how much worse than the best a stronger prior may predict and still be taken
 USUAL = 0.8  # width of intervals that cover as they say over Laplace's: between 0.45 (one sharp scar) and 1.1 (uneven everywhere)
+WARM = 1e-5  # damping of a fit that starts near its end: with more, a scar moves up or down as a whole in dozens of small steps
 CAP = 9.0  # of a squared standardised error: one outlier must not choose the prior
 
 Build = Callable[[Samples, float], MapProblem]  # data, strength -> problem
@@ -40,7 +42,8 @@ def choose(
     *,
     strengths: Sequence[float] = STRENGTHS,
     seed: int = 0,
-    steps: int = 9,
+    steps: int = 5,
+    slack: float = SLACK,
     progress: Callable[[float], None] | None = None,
 ) -> Choice:
     """Fit three quarters of the data along a path from strong to weak, each from the last, and score the rest."""
@@ -55,7 +58,8 @@ def choose(
         problem = build(kept, strength)
         if number:
             problem.rounding = problem.tuning.rounding[1]
-        solution = SparseGaussNewton(steps=steps if number else steps + 4, relative=2e-3).solve(problem, theta, linear)
+        newton = SparseGaussNewton(steps, relative=2e-3, damping=WARM) if number else SparseGaussNewton(steps + 7, relative=2e-3)
+        solution = newton.solve(problem, theta, linear)
         theta = solution.theta
         scores[strength] = prediction_error(problem, held, theta)
         if scores[strength] <= min(scores.values()):
@@ -64,7 +68,23 @@ def choose(
             progress((number + 1) / len(strengths))
         if scores[strength] > WORSE * min(scores.values()):
             break
-    return Choice(min(scores, key=lambda s: scores[s]), scores, best, width)
+    return Choice(strongest(scores, slack), scores, best, width)
+
+
+def strongest(scores: dict[float, float], slack: float) -> float:
+    """The strongest prior that predicts at most `slack` (a share) worse than the best, scores interpolated over log strength.
+
+    Held-out times judge T, and T forgives a weak prior longer than D does.
+    """
+    tried = sorted(scores)
+    at = min(range(len(tried)), key=lambda i: scores[tried[i]])
+    allowed = (1.0 + slack) * scores[tried[at]]
+    while at + 1 < len(tried) and scores[tried[at + 1]] <= allowed:
+        at += 1
+    if at + 1 == len(tried):
+        return tried[at]
+    share = (allowed - scores[tried[at]]) / (scores[tried[at + 1]] - scores[tried[at]])
+    return float(tried[at] * (tried[at + 1] / tried[at]) ** share)
 
 
 def widening(problem: MapProblem, solution: SparseSolution, held: Samples, draws: int = 32) -> float:

@@ -14,14 +14,16 @@ from ..files import mesh as meshes
 from ..files.grid import Grid
 from ..files.mesh import Mesh
 from ..files.meshcheck import Clean, check, clean, components
-from ..files.movie import read_movie
+from ..files.movie import Movie, read_movie
+from ..files.raster import nearest
 from .mapfit import Samples
-from .observations import MIN_LATS, activation, voltage
+from .observations import MIN_LATS, activation, measured, voltage
 from .shapes import grid_mesh
 from .units import TimeUnit
 
 FIT_NODES = 3000  # a rectangle is fitted on a grid of at most about this many nodes: T and log D are smooth where V is not
 MIN_SAMPLES = 200
+FAR = 8.0  # mm: a measured point farther from the surface was not taken on it
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,8 @@ class HeartData:
 
     `to_input` (N, N') sparse: values on `mesh` -> on the input's nodes, rows of zeros where there is no value (`inside` False).
     `LAT` (N,) TU or `V` (N, F) with `times` (F,) TU on the input's nodes, NaN = not observed. `grid`: a movie's own.
+    `points`: measured activation times (P,) TU between the nodes and their places (P, N') sparse, where the file has them: then these are
+    the data, not `LAT`.
     """
 
     whole: Mesh
@@ -44,6 +48,7 @@ class HeartData:
     source: str = "heart"
     prefix: str = "heart"
     notes: tuple[str, ...] = field(default_factory=tuple)
+    points: tuple[np.ndarray, Any] | None = None
 
     def back(self, values: np.ndarray) -> np.ndarray:
         """(N', ...) -> (N, ...), 0 outside."""
@@ -51,8 +56,11 @@ class HeartData:
 
     def samples(self, sd: float) -> Samples:
         """Every observation on tissue that is fitted, placed on the fitted mesh."""
-        coo = self.to_input.tocsr()
-        if self.LAT is not None:
+        place = self.to_input.tocsr()
+        if self.points is not None:
+            values, place = self.points
+            nodes, time = np.arange(len(values)), None
+        elif self.LAT is not None:
             nodes = np.flatnonzero(np.isfinite(self.LAT) & self.inside)
             values, time = self.LAT[nodes], None
         else:
@@ -60,7 +68,7 @@ class HeartData:
             assert self.times is not None
             nodes, frame = np.nonzero(np.isfinite(self.V) & self.inside[:, None])
             values, time = self.V[nodes, frame], torch.from_numpy(self.times[frame])
-        picked = coo[nodes].tocoo()
+        picked = place[nodes].tocoo()
         row, column = torch.from_numpy(picked.row.astype(np.int64)), torch.from_numpy(picked.col.astype(np.int64))
         value = torch.from_numpy(np.ascontiguousarray(values, dtype=float))
         return Samples(row, column, torch.from_numpy(picked.data), value, torch.full_like(value, sd), time)
@@ -79,6 +87,8 @@ def read(path: str | Path, *, time_unit: str = "ms", times: str | Path | None = 
         V, frames = voltage(mesh, given, unit, array or "V")
         check_voltage(V, mesh.source)
         return from_mesh(mesh, unit, prefix=prefix, V=V, times=frames)
+    if array is None and (found := measured(mesh, unit)) is not None:
+        return from_points(mesh, unit, *found, prefix=prefix)
     return from_mesh(mesh, unit, prefix=prefix, LAT=activation(mesh, array, unit))
 
 
@@ -110,6 +120,28 @@ def from_mesh(
     return HeartData(mesh, small, to_input, inside, unit, LAT, V, times, None, mesh.source, prefix, tuple(notes))
 
 
+def from_points(mesh: Mesh, unit: TimeUnit, position: np.ndarray, LAT: np.ndarray, *, prefix: str = "heart") -> HeartData:
+    """Activation times (P,) TU measured at `position` (P, 3) mm, laid on the nearest triangle; the mesh's own LAT is not used."""
+    cell, weight, distance = nearest(mesh, position)
+    near = distance <= FAR
+    on = np.full(len(mesh.points), np.nan)
+    on[mesh.cells[cell[near]]] = 0.0  # which pieces of the mesh are observed
+    data = from_mesh(mesh, unit, prefix=prefix, LAT=on)
+    from scipy.sparse import csr_matrix
+
+    row = np.repeat(np.arange(int(near.sum())), mesh.cells.shape[1])
+    place = csr_matrix((weight[near].ravel(), (row, mesh.cells[cell[near]].ravel())), shape=(int(near.sum()), len(mesh.points)))
+    place = place @ data.to_input
+    kept = np.asarray(place.sum(axis=1)).ravel() > 0.999
+    if kept.sum() < MIN_LATS:
+        fix = f"at least {MIN_LATS} within {FAR:g} mm of the mesh are needed, some hundreds for a map"
+        raise InputError(mesh.source, "too few measured activation times on the mesh", found=int(kept.sum()), fix=fix)
+    notes = [f"the {int(kept.sum())} measured points are fitted, not the activation times that the mapping system interpolated on the mesh"]
+    lost = len(LAT) - int(kept.sum())
+    notes += [f"{lost} measured points lie more than {FAR:g} mm from the mesh (or on pieces left out): not used"] if lost else []
+    return replace(data, points=(LAT[near][kept], place[kept]), notes=(*data.notes, *notes))
+
+
 def _observed_pieces(tidy: Clean, seen: np.ndarray) -> tuple[Mesh, np.ndarray]:
     """The part of the mesh that is fitted, and which nodes (N',) bool it keeps."""
     piece = components(tidy.mesh)
@@ -133,8 +165,13 @@ def _left_out(kept: np.ndarray) -> list[str]:
 
 
 def from_movie(path: Path, unit: TimeUnit) -> HeartData:
-    """A rectangle or a box: voxels' centres are the tissue; fitted on a coarser grid where the movie is fine."""
-    movie = read_movie(path)
+    """The movie in a file."""
+    prefix = path.name.removesuffix(".gz").removesuffix(".nii").removesuffix("_movie")
+    return movie_data(read_movie(path), unit, path, prefix)
+
+
+def movie_data(movie: Movie, unit: TimeUnit, path: str | Path = "movie", prefix: str = "heart") -> HeartData:
+    """A rectangle or a box: voxels' centres are the tissue; fitted on a coarser grid where the movie is fine. `path` is named in errors."""
     if movie.unit and movie.unit != unit.name:
         raise InputError(path, f"its frames are in {movie.unit}", found=f"--time-unit {unit.name}", fix=f"give --time-unit {movie.unit}")
     shape = movie.grid.shape
@@ -147,7 +184,6 @@ def from_movie(path: Path, unit: TimeUnit) -> HeartData:
     if observed < MIN_SAMPLES:
         raise InputError(path, "has too few observed values", found=observed, fix=f"at least {MIN_SAMPLES} are needed, thousands for a map")
     whole, mesh, to_input = grids(shape, movie.grid.spacing)
-    prefix = path.name.removesuffix(".gz").removesuffix(".nii").removesuffix("_movie")
     inside = np.ones(len(whole.points), bool)
     notes = [] if len(mesh.points) == len(whole.points) else [f"fitted on {len(mesh.points)} nodes, interpolated to the movie's voxels"]
     times = unit.to_tu(movie.times)

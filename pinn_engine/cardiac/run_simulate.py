@@ -23,7 +23,7 @@ from .model import AlievPanfilov, parse_parameters
 from .simulate import MAX_STEP, Simulation, Start, simulate
 from .units import TimeUnit
 
-Protocol = Literal["planar", "point", "spiral", "reentry", "breakup"]
+Protocol = Literal["planar", "point", "paced", "spiral", "reentry", "breakup"]
 DEFAULT_D = {True: 0.1, False: 15.6}  # mm^2/TU: on a rectangle the published phantom's, on a heart what makes 0.6 m/s
 FRAME_STEP = {"ms": 10.0, "tu": 1.0}
 
@@ -108,11 +108,13 @@ def _start(protocol: str, mesh: Mesh, model: AlievPanfilov, D: float, at: tuple[
         return protocols.break_up(mesh, model, 0.5 * float(model.speed(D)) * protocols.duration_of_action(model), seed)
     if protocol == "planar":
         return protocols.planar(mesh, model, D)
+    if protocol == "paced":
+        return protocols.paced(mesh, model, D)
     if protocol == "spiral":
         return protocols.spiral(mesh, model, D)
     if protocol == "reentry":
         return protocols.reentry(mesh, model)
-    raise InputError("--protocol", "no such protocol", found=protocol, fix="planar, point, spiral, reentry or breakup")
+    raise InputError("--protocol", "no such protocol", found=protocol, fix="planar, point, paced, spiral, reentry or breakup")
 
 
 def _went_somewhere(mesh: Mesh, sim: Simulation, protocol: str) -> None:

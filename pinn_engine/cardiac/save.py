@@ -14,8 +14,9 @@ from ..files.grid import Grid
 from ..files.mesh import Mesh
 from ..files.movie import write_movie
 from ..files.output import OutputFolder
-from ..files.raster import grid_around, rasterise
+from ..files.raster import check_overlap, grid_around, rasterise
 from ..files.vtkmesh import encode
+from .read import HeartData
 from .result import HeartFit, NodeStatus
 
 DEFAULT_SPACING = 1.0  # mm, of a mesh's volumes
@@ -37,6 +38,12 @@ def save(fit: HeartFit, folder: OutputFolder, *, reference: str | None = None, s
                 written.append(path)
     written.append(folder.write_json(f"{prefix}_parameters.json", parameters(fit)))
     return written
+
+
+def check_volumes(data: HeartData, reference: str | None = None, spacing: float | None = None) -> None:
+    """Raises InputError, before a fit is spent on it, where the volumes of a mesh could not be written."""
+    if data.grid is None and (reference or spacing is not None):
+        check_overlap(data.whole, _target(data, reference, spacing))
 
 
 def write_mesh(fit: HeartFit, folder: OutputFolder) -> Path:
@@ -63,9 +70,7 @@ def _volumes(fit: HeartFit, folder: OutputFolder, reference: str | None, spacing
     prefix, grid, written = fit.data.prefix, fit.data.grid, []
     shell: dict[str, Any] = {}
     if grid is None:
-        target = (
-            nifti.read(reference, what="reference image")[1] if reference else grid_around(fit.data.whole, spacing or DEFAULT_SPACING, 2.0)
-        )
+        target = _target(fit.data, reference, spacing)
         if fit.data.whole.is_surface:
             shell = {"ShellThickness": 2.0 * float(target.spacing.max()), "ShellThicknessUnit": "mm"}
     for key, one in fit.maps.items():
@@ -77,6 +82,12 @@ def _volumes(fit: HeartFit, folder: OutputFolder, reference: str | None, spacing
             about_file = {"Description": about, "Units": one.unit, "Space": "RAS+", **shell} | provenance(fit)
             written.append(folder.write_json(f"{prefix}_{name}.json", about_file))
     return written
+
+
+def _target(data: HeartData, reference: str | None, spacing: float | None) -> Grid:
+    if reference:
+        return nifti.read(reference, what="reference image")[1]
+    return grid_around(data.whole, DEFAULT_SPACING if spacing is None else spacing, 2.0)
 
 
 def _raster(fit: HeartFit, values: np.ndarray, grid: Grid) -> np.ndarray:

@@ -65,7 +65,9 @@ def fit_voltage(
 
     choice = Choice(strength or 0.4, widening=USUAL)
     if strength is None and not even:
-        choice = choose(build, data, theta, linear, strengths=STRENGTHS, seed=seed, progress=lambda done: tell(0.15 + 0.5 * done))
+        choice = choose(
+            build, data, theta, linear, strengths=STRENGTHS, slack=0.0, seed=seed, progress=lambda done: tell(0.15 + 0.5 * done)
+        )
         assert choice.theta is not None
         theta = choice.theta
     first = build(data, choice.strength)

@@ -11,7 +11,7 @@ import numpy as np
 from ..cohort.one import Task, run_one
 from ..files.output import OutputFolder
 from . import heart
-from .perfusion import add_fit, finish, fit_arguments, set_threads
+from .perfusion import add_fit, finish, fit_arguments, model_of, set_threads
 from .phantom import shape_of
 from .progress import reporter
 
@@ -33,24 +33,27 @@ def add(commands) -> None:
 
 def run(call: argparse.Namespace) -> int:
     from .. import asl
-    from ..asl.phantom import make, write_bids
+    from ..asl.phantom import infant, make, write_bids
     from ..report.overview import overview
 
     set_threads(call.threads)
     folder = OutputFolder(call.out)
-    labeling = "PASL" if call.model == "simplified" else "PCASL"  # the simplified model is one of pulsed labelling
-    phantom = make(shape_of(SPACING), SPACING, SEED, snr=SNR, labeling=labeling)  # type: ignore[arg-type]
+    model = model_of(call)
+    labeling = "PASL" if model == "simplified" else "PCASL"  # the simplified model is one of pulsed labelling
+    brain = call.preset != "infant"
+    phantom = make(shape_of(SPACING), SPACING, SEED, snr=SNR, labeling=labeling) if brain else infant(SEED)  # type: ignore[arg-type]
     paths = write_bids(phantom, folder.path / "phantom")
     truth = {name: str(paths[name]) for name in ("cbf", "att", "tissue", "lesion")}
-    read = {"mask": str(paths["mask"]), "t1_map": str(paths["t1"]), "model": call.model}
+    read = {"mask": str(paths["mask"]), "t1_map": str(paths["t1"]), "model": model}
     outcome = run_one(Task(str(paths["asl"]), str(folder.path), read, fit_arguments(call), truth, keep=True), reporter(call.progress))
     if outcome.code:
         return finish(outcome)
     scan = outcome.fit.scan
+    name = call.preset or (f"{call.method} ({call.network})" if call.method == "pinn" else "nlls")
     fits = {
-        f"{call.method} ({call.network})" if call.method == "pinn" else "nlls": outcome.fit,
-        "closed form": asl.fit(scan, method="nlls", model=call.model, device=call.device),
-        f"closed form after {BLUR:g} mm blur": asl.fit(blurred(scan, BLUR), method="nlls", model=call.model, device=call.device),
+        name: outcome.fit,
+        "closed form": asl.fit(scan, method="nlls", model=model, device=call.device),
+        f"closed form after {BLUR:g} mm blur": asl.fit(blurred(scan, BLUR), method="nlls", model=model, device=call.device),
     }
     true = {"cbf": phantom.cbf, "att": phantom.att, "tissue": phantom.tissue, "lesion": phantom.lesion}
     rows = accuracy(fits, true)

@@ -14,6 +14,8 @@ from ..files.output import OutputFolder
 from .perfusion import finish, set_threads
 from .progress import reporter
 
+PROTOCOLS = ("planar", "point", "paced", "spiral", "reentry", "breakup")
+
 
 def add(commands) -> None:
     kinds = commands.add_parser("cardiac", help="simulate or fit a heart").add_subparsers(required=True, metavar="simulate|fit")
@@ -46,7 +48,7 @@ def _add_simulate(kinds) -> None:
     s.add_argument("--D", type=float, help="mm^2 per time unit; along the fibres where --across is given")
     s.add_argument("--across", type=float, help="D across the fibres, mm^2 per time unit")
     s.add_argument("--tissue", choices=("even", "scar", "hard"), default="even", help="default %(default)s")
-    s.add_argument("--protocol", choices=("planar", "point", "spiral", "reentry", "breakup"), default="planar", help="default %(default)s")
+    s.add_argument("--protocol", choices=PROTOCOLS, default="planar", help="default %(default)s")
     s.add_argument("--at", type=_lengths, metavar="X,Y,Z", help="mm: where a point wave starts")
     s.add_argument("--parameters", action="append", default=[], metavar="a=.01,b=.15")
     s.add_argument("--seed", type=int, default=0)
@@ -60,6 +62,7 @@ def add_fit(p: argparse.ArgumentParser) -> None:
     p.add_argument("--unknown", default="D", metavar="LIST", help="D or D,a,b; default %(default)s")
     p.add_argument("--map", metavar="D", help="D as a map (always so from activation times)")
     p.add_argument("--physics", choices=("aliev-panfilov", "eikonal"), help="default: by the data")
+    p.add_argument("--method", choices=("travelling", "network"), help="for V: one beat, or field networks V, W (default: by the data)")
     p.add_argument("--time-unit", choices=("ms", "tu"), default="ms", help="of input and output; default %(default)s")
     p.add_argument("--parameters", action="append", default=[], metavar="a=.01,b=.15", help="of the model: given, or where the fit starts")
     p.add_argument("--across", type=float, metavar="RATIO", help="D across over D along the fibres; default 0.2 where the mesh has fibres")
@@ -75,7 +78,7 @@ def fit_arguments(call: argparse.Namespace) -> dict[str, Any]:
     """Keyword arguments of `cardiac.fit.fit`."""
     from ..cardiac.model import parse_parameters
 
-    keys = ("physics", "across", "noise", "strength", "device", "seed")
+    keys = ("physics", "method", "across", "noise", "strength", "device", "seed")
     maps = tuple(call.map.split(",")) if call.map else None
     return {"unknown": tuple(call.unknown.split(",")), "map": maps, "model": parse_parameters(call.parameters)} | {
         key: getattr(call, key) for key in keys
@@ -123,6 +126,8 @@ def add_phantom(kinds) -> None:
     p = kinds.add_parser("cardiac", description="A square of tissue with a scar: a movie with 5 %% of V observed, and its truth.")
     p.add_argument("--out", required=True, metavar="DIR")
     p.add_argument("--tissue", choices=("even", "scar", "hard"), default="scar", help="default %(default)s")
+    p.add_argument("--protocol", choices=PROTOCOLS, help="how waves start; default: planar on even tissue, else a point in a corner")
+    p.add_argument("--from", type=float, default=0.0, dest="begin", metavar="TU", help="the movie begins here; default %(default)s")
     p.add_argument("--share", type=float, default=0.05, help="of V that is observed; default %(default)s")
     p.add_argument("--noise", type=float, default=0.1, help="sd of V; default %(default)s")
     p.add_argument("--spacing", type=float, default=0.1, metavar="MM", help="default %(default)s")
@@ -132,21 +137,38 @@ def add_phantom(kinds) -> None:
 
 
 def run_phantom(call: argparse.Namespace) -> int:
-    for name, value, low, high in (("--share", call.share, 1e-4, 1.0), ("--noise", call.noise, 0.0, 2.0)):
+    for name, value, low, high in (
+        ("--share", call.share, 1e-4, 1.0),
+        ("--noise", call.noise, 0.0, 2.0),
+        ("--from", call.begin, 0.0, call.duration - 5.0),
+    ):
         if not low <= value <= high:
             raise InputError(name, "is out of range", found=value, fix=f"give a value from {low:g} to {high:g}")
-    print(f"wrote {make_phantom(Path(call.out), call.tissue, call.share, call.noise, call.spacing, call.duration, call.seed)}")
+    movie = make_phantom(
+        Path(call.out), call.tissue, call.share, call.noise, call.spacing, call.duration, call.seed, call.protocol, call.begin
+    )
+    print(f"wrote {movie}")
     return 0
 
 
-def make_phantom(out: Path, tissue: str, share: float, noise: float, spacing: float, duration: float, seed: int) -> Path:
-    """Write truth/ (movie, LAT, D) and phantom_movie.nii.gz, what is observed of it; returns the movie."""
+def make_phantom(
+    out: Path,
+    tissue: str,
+    share: float,
+    noise: float,
+    spacing: float,
+    duration: float,
+    seed: int,
+    protocol: str | None = None,
+    begin: float = 0.0,
+) -> Path:
+    """Write truth/ (movie, LAT, D) and phantom_movie.nii.gz, what is observed of it from `begin` TU on; returns the movie."""
     from ..cardiac.phantom import observe_V
     from ..cardiac.run_simulate import simulate_to
     from ..files.movie import read_movie, write_movie
 
     OutputFolder(out)
-    protocol = "planar" if tissue == "even" else "point"
+    protocol = protocol or ("planar" if tissue == "even" else "point")
     files = simulate_to(
         out / "truth",
         rectangle=(10.0, 10.0),
@@ -157,7 +179,7 @@ def make_phantom(out: Path, tissue: str, share: float, noise: float, spacing: fl
         protocol=protocol,  # type: ignore[arg-type]
     )
     movie = read_movie(files["movie"])
-    V = observe_V(movie.V.reshape(-1, movie.V.shape[3]), share, noise, seed).reshape(movie.V.shape)
+    V = observe_V(movie.V.reshape(-1, movie.V.shape[3]), share, noise, seed).reshape(movie.V.shape)[..., round(begin / movie.step) :]
     target = out / "phantom_movie.nii.gz"
     write_movie(target, V, movie.grid, movie.step, "tu")
     return target

@@ -57,15 +57,17 @@ def add_options(p: argparse.ArgumentParser) -> None:
 def add_fit(p: argparse.ArgumentParser) -> None:
     """The options of the fit itself, shared with the demo."""
     fit = p.add_argument_group("fit")
-    fit.add_argument("--unknown", default="cbf,att", metavar="LIST", help="cbf[,att][,t1b][,abv]; default %(default)s")
-    fit.add_argument("--model", choices=("buxton", "simplified"), default="buxton", help="default %(default)s")
+    infant = "infant: simplified model, all voxels together, one T1 of blood for the subject; options that are given win"
+    fit.add_argument("--preset", choices=("infant",), help=infant)
+    fit.add_argument("--unknown", metavar="LIST", help="cbf[,att][,t1b][,abv]; default cbf,att")
+    fit.add_argument("--model", choices=("buxton", "simplified"), help="default buxton")
     fit.add_argument("--method", choices=("pinn", "nlls"), default="pinn", help="nlls: the plain closed form; default %(default)s")
     network = "features: shared features; mlp: a network trained for each voxel; default %(default)s"
     fit.add_argument("--network", choices=("features", "mlp"), default="features", help=network)
     error = "sd of the kinetic equation's error relative to the typical signal; default: by evidence, at least 0.05"
     fit.add_argument("--model-error", type=float, metavar="FRACTION", help=error)
-    joint = "fit all voxels together: neighbours of one tissue alike as far as the data support it (default: %(default)s)"
-    fit.add_argument("--spatial", action=argparse.BooleanOptionalAction, default=False, help=joint)
+    joint = "fit all voxels together: neighbours of one tissue alike as far as the data support it (default: no, but with --preset infant)"
+    fit.add_argument("--spatial", action=argparse.BooleanOptionalAction, default=None, help=joint)
     weigh = "pairs far from the other repeats of their delay (motion, artefacts) count less (default: %(default)s)"
     fit.add_argument("--weigh-volumes", action=argparse.BooleanOptionalAction, default=True, help=weigh)
     fit.add_argument("--device", default="auto", help="auto, cpu, cuda[:i] or mps; default %(default)s")
@@ -76,8 +78,16 @@ def add_fit(p: argparse.ArgumentParser) -> None:
 
 def fit_arguments(call: argparse.Namespace) -> dict[str, Any]:
     """Keyword arguments of `asl.fit`."""
-    keys = ("model", "method", "network", "model_error", "device", "seed", "spatial", "weigh_volumes")
-    return {"unknown": tuple(call.unknown.split(","))} | {key: getattr(call, key) for key in keys}
+    keys = ("preset", "model", "method", "network", "model_error", "device", "seed", "spatial", "weigh_volumes")
+    unknown = None if call.unknown is None else tuple(call.unknown.split(","))
+    return {"unknown": unknown} | {key: getattr(call, key) for key in keys}
+
+
+def model_of(call: argparse.Namespace) -> str:
+    """The kinetic model that the reader and the fit take."""
+    from ..asl.presets import preset_of
+
+    return call.model or preset_of(call.preset).model
 
 
 def set_threads(count: int | None) -> None:
@@ -102,9 +112,9 @@ def task(call: argparse.Namespace, input: str, out: str) -> Task:
     timings = ("labeling", "label_duration", "plds", "tis", "bolus_duration", "volumes", "slice_timing", "flip_angle")
     constants = ("alpha", "t1b", "t1_tissue", "partition")
     options = AcquisitionOptions(**{key: getattr(call, key) for key in timings + constants})
-    names = ["m0", "mask", "t1_map", "tissue", "att_map", "att_sd", "m0_scale", "m0_region", "m0_tissue", "model"]
+    names = ["m0", "mask", "t1_map", "tissue", "att_map", "att_sd", "m0_scale", "m0_region", "m0_tissue"]
     names += ["series", "m0_series", "labels", "label_names"]
-    read = {"options": options} | {name: getattr(call, name) for name in names}
+    read = {"options": options, "model": model_of(call)} | {name: getattr(call, name) for name in names}
     return Task(input, out, read, fit_arguments(call))
 
 

@@ -1,8 +1,9 @@
-"""`pinn-engine phantom asl`: a simulated scan with its truth, as a BIDS dataset."""
+"""`pinn-engine phantom asl` and `phantom infant`: a simulated scan with its truth, as a BIDS dataset."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -32,6 +33,15 @@ def add(commands) -> None:
     p.add_argument("--no-territories", action="store_true")
     p.add_argument("--seed", type=int, default=0)
     p.set_defaults(run=run)
+    infant = "One slice of an infant's grey matter as in SUPINN's study: 12 inversion times, one T1 of blood a subject."
+    p = kinds.add_parser("infant", description=infant)
+    p.add_argument("--out", required=True, metavar="DIR")
+    p.add_argument("--noise", type=float, default=0.02, metavar="SD", help="of a difference; peaks are about 0.25; default %(default)s")
+    p.add_argument("--t1b", type=float, metavar="S", help="T1 of blood; default: drawn from 1.5 to 2.25 s")
+    p.add_argument("--fields", choices=("smooth", "steps", "ramp"), default="smooth", help="how perfusion varies; default %(default)s")
+    p.add_argument("--no-lesions", action="store_true")
+    p.add_argument("--seed", type=int, default=0)
+    p.set_defaults(run=run_infant)
     heart.add_phantom(kinds)
 
 
@@ -59,6 +69,17 @@ def run(call: argparse.Namespace) -> int:
     return 0
 
 
+def run_infant(call: argparse.Namespace) -> int:
+    from ..asl.phantom import infant, write_bids
+
+    ranges: dict[str, tuple[float, float, float]] = {"--noise": (call.noise, 0.0, 100.0), "--seed": (call.seed, 0, 2**32 - 1)}
+    _in_range(ranges | ({} if call.t1b is None else {"--t1b": (call.t1b, 0.5, 5.0)}))
+    folder = OutputFolder(call.out)
+    phantom = infant(call.seed, call.noise, t1b=call.t1b, lesion=not call.no_lesions, fields=call.fields)
+    print(f"{phantom.mask.sum():,} voxels of grey matter: {write_bids(phantom, folder.path)['asl']}")
+    return 0
+
+
 def shape_of(spacing: float) -> tuple[int, int, int]:
     """The smallest grid that holds the head and a margin."""
     x, y, z = (int(n) for n in np.ceil(HEAD / spacing) + MARGIN)
@@ -73,7 +94,7 @@ def _check(call: argparse.Namespace) -> None:
             "--label-duration", "must be one value or one a delay of --plds", found=f"{count} for {delays}", fix="give one a delay"
         )
     times = [*np.atleast_1d(call.plds if call.plds is not None else 1.0), *np.atleast_1d(call.label_duration or 1.0)]
-    ranges = {
+    ranges: dict[str, tuple[float, float, float]] = {
         "--spacing": (call.spacing, 0.9, 20.0),
         "--seed": (call.seed, 0, 2**32 - 1),
         "--label-duration": (min(np.atleast_1d(call.label_duration if call.label_duration is not None else 1.0)), 0.01, 10.0),
@@ -85,6 +106,10 @@ def _check(call: argparse.Namespace) -> None:
         "--plds and --label-duration": (max(times), 0.0, 10.0),
         "--plds or --label-duration": (min(times), 0.0, 10.0),
     }
+    _in_range(ranges)
+
+
+def _in_range(ranges: Mapping[str, tuple[float, float, float]]) -> None:
     for option, (value, low, high) in ranges.items():
         if not low <= value <= high:
             raise InputError(option, "is out of range", found=value, fix=f"give a value from {low:g} to {high:g}")

@@ -86,7 +86,7 @@ def run_cohort(call: argparse.Namespace) -> int:
     from ..files.output import OutputFolder
 
     organ = ORGANS[call.task]
-    common = _options(organ, f"pinn-engine cohort --task {call.task}")
+    common = options_parser(organ, f"pinn-engine cohort --task {call.task}")
     asked = common.parse_args(call.others)  # a wrong option of the call is the call's fault, whatever the rows say
     call.device, call.threads, call.progress = asked.device, asked.threads, asked.progress
     known = {option.removeprefix("--"): action for action in common._actions for option in action.option_strings if option.startswith("--")}
@@ -94,7 +94,7 @@ def run_cohort(call: argparse.Namespace) -> int:
     jobs = []
     for row in read_manifest(call.manifest, set(known) - left_out):
         words = [word for name, value in row.options.items() for word in _words(known[name], name, value, Path(call.manifest).parent)]
-        asked = _options(organ, f"{call.manifest}: line {row.line}").parse_args([*call.others, *words])
+        asked = options_parser(organ, f"{call.manifest}: line {row.line}").parse_args([*call.others, *words])
         jobs.append(make_job(row.id, row.id, call.out, organ.task(asked, row.input, "")))
 
     def prepare() -> None:
@@ -114,7 +114,8 @@ class _Options(argparse.ArgumentParser):
         raise InputError(self.prog, message, fix="see pinn-engine asl --help or pinn-engine cardiac fit --help")
 
 
-def _options(organ: ModuleType, where: str) -> argparse.ArgumentParser:
+def options_parser(organ: ModuleType, where: str) -> argparse.ArgumentParser:
+    """Of the organ's options alone; raises InputError as of `where`."""
     p = _Options(prog=where, add_help=False, allow_abbrev=False)
     organ.add_options(p)
     return p

@@ -94,12 +94,13 @@ def _perfusion(task: Task, folder, clock: dict[str, float], progress: Progress) 
 def _heart(task: Task, folder, clock: dict[str, float], progress: Progress) -> Outcome:
     from ..cardiac.fit import fit as fit_heart
     from ..cardiac.read import read
-    from ..cardiac.save import quality, save
+    from ..cardiac.save import check_volumes, quality, save
     from ..report.heart import write_report
 
     timed = _timer(clock, progress)
     end = timed("read", f"reading {Path(task.input).name}")
     data = read(task.input, **task.read)
+    check_volumes(data, **task.save)
     end()
     words = f"fitting {len(data.mesh.points):,} nodes"
     end = timed("fit", words)

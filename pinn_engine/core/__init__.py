@@ -1,5 +1,6 @@
 """The engine: fields, unknowns, problems, couplings, solvers, solutions. It imports torch and nothing medical."""
 
+from . import jets
 from .couplings import Coupling, Graph, Independent, Shared
 from .elimination import ReducedNetwork, Separable, eliminate_output_layer
 from .fields import MLP, LinearField
@@ -31,6 +32,7 @@ __all__ = [
     "Unknowns",
     "eliminate_output_layer",
     "inverse_spd",
+    "jets",
     "linearise_reference",
     "solve_in_chunks",
     "solve_spd",

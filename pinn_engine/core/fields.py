@@ -16,11 +16,12 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Activation:
-    """A function with its first two derivatives as functions of the input."""
+    """A function with its first three derivatives as functions of the input."""
 
     value: Callable[[Tensor], Tensor]
     first: Callable[[Tensor], Tensor]
     second: Callable[[Tensor], Tensor]
+    third: Callable[[Tensor], Tensor]
 
 
 def _swish_first(z: Tensor) -> Tensor:
@@ -33,9 +34,29 @@ def _swish_second(z: Tensor) -> Tensor:
     return s * (1 - s) * (2 + z * (1 - 2 * s))
 
 
+def _swish_third(z: Tensor) -> Tensor:
+    s = torch.sigmoid(z)
+    p = s * (1 - s)
+    return p * (1 - 2 * s) * (2 + z * (1 - 2 * s)) + p * (1 - 2 * s - 2 * z * p)
+
+
+def _tanh_first(z: Tensor) -> Tensor:
+    return 1 - torch.tanh(z) ** 2
+
+
+def _tanh_second(z: Tensor) -> Tensor:
+    y = torch.tanh(z)
+    return -2 * y * (1 - y**2)
+
+
+def _tanh_third(z: Tensor) -> Tensor:
+    y2 = torch.tanh(z) ** 2
+    return (1 - y2) * (6 * y2 - 2)
+
+
 ACTIVATIONS = {
-    "tanh": Activation(torch.tanh, lambda z: 1 - torch.tanh(z) ** 2, lambda z: -2 * torch.tanh(z) * (1 - torch.tanh(z) ** 2)),
-    "swish": Activation(lambda z: z * torch.sigmoid(z), _swish_first, _swish_second),
+    "tanh": Activation(torch.tanh, _tanh_first, _tanh_second, _tanh_third),
+    "swish": Activation(lambda z: z * torch.sigmoid(z), _swish_first, _swish_second, _swish_third),
 }
 
 

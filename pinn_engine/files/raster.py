@@ -50,12 +50,7 @@ def rasterise(mesh: Mesh, values: np.ndarray, grid: Grid, thickness: float | Non
         best.ravel()[voxel[order[better]]] = distance[order[better]]
         volume.ravel()[voxel[order[better]]] = sample[better]
     if not np.isfinite(best).any():
-        raise InputError(
-            mesh.source,
-            "the mesh does not overlap the reference image",
-            found=_boxes(nodes, grid),
-            fix="check LPS against RAS and the units",
-        )
+        raise _apart(mesh, grid)
     mask = np.isfinite(volume)
     return np.where(mask, volume, 0.0).astype(np.float32), mask
 
@@ -77,6 +72,35 @@ def sample(volume: np.ndarray, grid: Grid, points: np.ndarray, mask: np.ndarray 
         total += weight * np.where(weight > 0, volume[i, j, k], 0.0)
         weights += weight
     return np.where(weights > 1e-6, total / np.maximum(weights, 1e-6), np.nan)
+
+
+def nearest(mesh: Mesh, points: np.ndarray, tried: int = 24) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The nearest triangle of a surface to each of `points` (P, 3) mm: its number (P,), barycentric weights there (P, 3), distance (P,) mm.
+
+    The cells looked at are the `tried` whose centres are nearest.
+    """
+    from scipy.spatial import cKDTree
+
+    count = min(tried, len(mesh.cells))
+    near = cKDTree(mesh.points[mesh.cells].mean(axis=1)).query(points, k=count)[1].reshape(len(points), count)
+    corner = mesh.points[mesh.cells[near.ravel()]]
+    weight, distance = _nearest_on_triangle(np.repeat(points, count, axis=0), corner)
+    best = distance.reshape(-1, count).argmin(axis=1)
+    row = np.arange(len(points))
+    return near[row, best], weight.reshape(-1, count, 3)[row, best], distance.reshape(-1, count)[row, best]
+
+
+def check_overlap(mesh: Mesh, grid: Grid) -> None:
+    """Raises InputError where no node lies in the image, or within two voxels of it."""
+    inverse = np.linalg.inv(grid.affine)
+    where = mesh.ras_points @ inverse[:3, :3].T + inverse[:3, 3]
+    if not ((where > -2.5) & (where < np.array(grid.shape) + 1.5)).all(axis=1).any():
+        raise _apart(mesh, grid)
+
+
+def _apart(mesh: Mesh, grid: Grid) -> InputError:
+    said, fix = "the mesh does not overlap the reference image", "check LPS against RAS and the units"
+    return InputError(mesh.source, said, found=_boxes(mesh.ras_points, grid), fix=fix)
 
 
 def _candidates(mesh: Mesh, nodes: np.ndarray, margin: np.ndarray, shape: tuple[int, int, int]) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -70,7 +71,7 @@ def encode(mesh: Mesh, path: str | Path, *, ascii_text: bool = False) -> bytes:
     writer.WriteToOutputStringOn()
     if writer.Write() != 1:
         raise RuntimeError(f"{path}: VTK could not encode the mesh")
-    return writer.GetOutputString().encode("utf-8")
+    return re.sub(r"\s*<InformationKey.*?</InformationKey>", "", writer.GetOutputString(), flags=re.DOTALL).encode("utf-8")
 
 
 def to_vtk(mesh: Mesh, *, polydata: bool | None = None) -> Any:
@@ -115,7 +116,13 @@ def _load(path: Path) -> tuple[Any, str, str]:
             switch()
     with _overheard() as window:
         reader.Update()
-    return reader.GetOutputDataObject(0), (reader.GetHeader() or "" if hasattr(reader, "GetHeader") else ""), window.GetOutput()
+    header = reader.GetHeader() or "" if hasattr(reader, "GetHeader") else ""
+    return reader.GetOutputDataObject(0), header, _serious(window.GetOutput())
+
+
+def _serious(complaints: str) -> str:
+    """Without those about the range of an array, which VTK writes as text that it cannot read again where every row has a NaN."""
+    return "".join(part for part in re.split(r"(?=^ERROR: )", complaints, flags=re.MULTILINE) if "InformationKey" not in part)
 
 
 @contextmanager

@@ -66,7 +66,11 @@ def _cards(fit: PerfusionFit) -> Markup:
         short = {"cbf": "perfusion" if one.kind.unit == "arbitrary" else "CBF", "att": "arrival time"}.get(name, one.kind.title)
         if usable.any():
             low, middle, high = (figure(float(x)) for x in np.percentile(one.value[usable], [25, 50, 75]))
-            cards.append(_card(f"Median {short}", middle, one.kind.unit, f"middle half {low} to {high}"))
+            interval = fit.settings.get("t1b_interval_95") if name == "t1b" else None
+            if isinstance(interval, list):  # one value for all voxels
+                cards.append(_card(short, middle, one.kind.unit, f"95 % interval {figure(interval[0])} to {figure(interval[1])}"))
+            else:
+                cards.append(_card(f"Median {short}", middle, one.kind.unit, f"middle half {low} to {high}"))
         else:
             cards.append(_card(f"Median {short}", "none", "", "no voxel could be fitted"))
     converged, inside = int(np.sum(mask & (fit.status == 1))), int(mask.sum())

@@ -53,7 +53,7 @@ def _checks(fit: PerfusionFit) -> Markup:
     if not rows:
         return html.paragraph("No check of plausibility could be made.", "small")
     body = [[str(row["title"]), str(row["shown"]), str(row["range"]), "yes" if row["plausible"] else Markup("<b>no</b>")] for row in rows]
-    return html.table(("Check", "Found", "In a living brain", "Plausible"), body, "lrrr")
+    return html.division("", html.table(("Check", "Found", "In a living brain", "Plausible"), body, "lrrr"))  # as high as its rows
 
 
 def region_section(fit: PerfusionFit) -> Markup:

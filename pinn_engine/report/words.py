@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from ..asl.quality import plausibility
@@ -82,8 +84,10 @@ def method(fit: PerfusionFit) -> list[Markup]:
         model = f"the simplified model of pulsed labelling, in which label decays with the T1 of blood alone ({source})"
     else:
         model = f"the general kinetic model of label that arrives in tissue, decays and is carried away ({_doi('10.1002/mrm.1910400308')})"
-    if s.get("method") == "nlls":
+    if s.get("method") == "nlls" and s.get("joint") != "subject":
         how = f"In every voxel the closed form of {model} was fitted to the differences by nonlinear least squares."
+    elif s.get("joint") == "subject":
+        how = _subject(s, model)
     elif s.get("method") == "pinn":
         how = (
             f"In every voxel a physics-informed neural network ({_doi('10.1016/j.jcp.2018.10.045')}) was fitted to the differences. "
@@ -100,6 +104,22 @@ def method(fit: PerfusionFit) -> list[Markup]:
         "constants above, motion, or tissue mixed within a voxel."
     )
     return [Markup(how), Markup(f"{scale} {spread}")]
+
+
+def _subject(s: Mapping[str, object], model: str) -> str:
+    """All voxels of one subject together."""
+    shared = "one T1 of arterial blood for the subject" if "t1b" in s else "the T1 of arterial blood as given"
+    near = (
+        "Neighbouring voxels were taken as alike as far as the data support it; regions that differ were found by evidence "
+        f"({_doi('10.1111/rssb.12388')})."
+        if s.get("spatial")
+        else "Voxels were taken as independent draws around the region’s mean."
+    )
+    return (
+        f"The differences of all voxels were fitted together with {model}, with {shared}. {near} Means and standard deviations of "
+        f"perfusion and arrival time were found by expectation propagation ({_doi('10.48550/arXiv.1301.2294')}) and averaged over what the "
+        "data leave open."
+    )
 
 
 def _doi(number: str) -> str:

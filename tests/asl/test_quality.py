@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from small_scans import fitted, phantom
 
+from pinn_engine.asl.acquisition import Sourced
 from pinn_engine.asl.maps import RELATIVE_CBF
 from pinn_engine.asl.methods import paragraph
 from pinn_engine.asl.phantom import write_bids
@@ -157,6 +158,15 @@ def test_the_methods_paragraph_says_what_was_used_with_its_sources():
     ):  # fmt: skip
         assert words in text, words
     assert "\n" not in text
+    assert "Given by the user" not in text
+    f = labelled()
+    origins = f.scan.acquisition.origins | {
+        "alpha": Sourced(0.7, "option --alpha, used as given"),
+        "post_labeling_delay": Sourced("0.5, 1", "option --plds", "s"),
+    }
+    given = paragraph(replace(f, scan=replace(f.scan, acquisition=replace(f.scan.acquisition, origins=origins))))
+    assert "labelling efficiency 0.7 (option --alpha, used as given)" in given
+    assert "Given by the user and not by the scan's own description: --alpha, --plds." in given
     closed = paragraph(fitted(t1_map=False, method="nlls"))
     assert "nonlinear least squares" in closed
     assert "neural" not in closed

@@ -64,6 +64,7 @@ MLP = ("--network", "mlp")
 ASL = {  # flag: (scan, standing arguments, its values, a file that must change); {name} stands for a file of the scan
     "--m0": ("pcasl", (), ("1000",), CBF),
     "--mask": ("pcasl", (), ("{half}",), MASK),
+    "--preset": ("pasl", ("--unknown", "cbf"), ("infant",), CBF),  # the joint fit itself: the demo below, tests/asl/test_subject.py
     "--unknown": ("pcasl", (), ("cbf",), ATT),
     "--model": ("pasl", (), ("simplified",), CBF),
     "--method": ("pcasl", (), ("nlls",), CBF),
@@ -102,6 +103,7 @@ ELSEWHERE = {"--out", "--device", "--threads", "--progress"}  # tested one by on
 def test_every_flag_has_a_test():
     assert flags("asl") == set(ASL) | ELSEWHERE | DICOM | REGIONS
     assert flags("phantom", "asl") == set(PHANTOM) | {"--out"}
+    assert flags("phantom", "infant") == set(INFANT) | {"--out"}
     assert flags("demo", "asl") == set(DEMO) | ELSEWHERE
     assert flags() == {"--version"}
 
@@ -217,6 +219,33 @@ def test_the_same_phantom_is_the_same_bytes(tmp_path):
     assert written(tmp_path / "a") == written(tmp_path / "b")
 
 
+INFANT = {  # flag: (its values, a file that must change)
+    "--noise": (("0.1",), "sub-01/perf/sub-01_asl.nii.gz"),
+    "--t1b": (("2.2",), "derivatives/truth/sub-01/perf/sub-01_t1b.nii.gz"),
+    "--fields": (("ramp",), "derivatives/truth/sub-01/perf/sub-01_att.nii.gz"),
+    "--no-lesions": ((), "derivatives/truth/sub-01/perf/sub-01_desc-lesion_dseg.nii.gz"),
+    "--seed": (("1",), "derivatives/truth/sub-01/perf/sub-01_cbf.nii.gz"),
+}
+
+
+@pytest.mark.parametrize("flag", INFANT)
+def test_flag_of_the_infant_phantom(flag, tmp_path):
+    values, file = INFANT[flag]
+    assert run("phantom", "infant", "--out", tmp_path / "a") == 0
+    assert run("phantom", "infant", "--out", tmp_path / "b", flag, *values) == 0
+    a, b = written(tmp_path / "a"), written(tmp_path / "b")
+    assert b[file] != a[file]
+
+
+@pytest.mark.parametrize(("flag", "value"), [("--noise", "-1"), ("--noise", "nan"), ("--t1b", "1800"), ("--seed", "-1")])
+def test_infants_that_cannot_be(flag, value, tmp_path, capsys):
+    assert run("phantom", "infant", "--out", tmp_path / "x", f"{flag}={value}") == 2
+    err = capsys.readouterr().err
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert flag in err
+
+
 IMPOSSIBLE = [
     ("--spacing", "0"),
     ("--spacing", "nan"),
@@ -245,6 +274,7 @@ def test_phantoms_that_cannot_be(flag, value, tmp_path, capsys):
 
 
 DEMO = {  # flag: (values, a file that must change)
+    "--preset": (("infant",), CBF),
     "--unknown": (("cbf",), ATT),
     "--model": (("simplified",), CBF),
     "--method": (("nlls",), CBF),
@@ -308,12 +338,12 @@ def test_out_is_needed(command, capsys):
     assert "--out" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", [(), ("asl",), ("phantom",), ("demo",), ("phantom", "asl"), ("demo", "asl")])
+@pytest.mark.parametrize("command", [(), ("asl",), ("phantom",), ("demo",), ("phantom", "asl"), ("phantom", "infant"), ("demo", "asl")])
 def test_help_is_printed_and_names_every_flag(command, capsys):
     assert run(*command, "--help") == 0
     out = capsys.readouterr().out
     assert out.startswith("usage: pinn-engine")
-    if command and command[-1] == "asl":
+    if command and command[-1] in ("asl", "infant"):
         assert all(flag in out for flag in flags(*command))
 
 

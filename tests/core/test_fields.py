@@ -31,6 +31,7 @@ def test_activations_know_their_derivatives(name):
     np.testing.assert_allclose(act.value(z), expected, rtol=1e-14, atol=1e-15)
     torch.testing.assert_close(act.first(z), first(z), rtol=1e-10, atol=1e-13)
     torch.testing.assert_close(act.second(z), vmap(torch.func.grad(torch.func.grad(act.value)))(z), rtol=1e-10, atol=1e-13)
+    torch.testing.assert_close(act.third(z), vmap(torch.func.grad(act.second))(z), rtol=1e-10, atol=1e-13)
 
 
 @pytest.mark.parametrize("network", NETWORKS, ids=ident)

@@ -11,6 +11,7 @@ import pytest
 import SimpleITK as sitk
 
 from pinn_engine.asl.scan import read as read_scan
+from pinn_engine.errors import InputError
 from pinn_engine.files import load, nifti, nrrd
 from pinn_engine.files.grid import Grid
 
@@ -152,3 +153,22 @@ def test_a_series_with_its_sidecar_is_a_scan_like_the_nifti(tmp_path):
     assert one.grid.matches(two.grid)
     assert (one.prefix, two.prefix, one.source) == ("scan", "scan", "scan.nrrd")
     np.testing.assert_array_equal(one.acquisition.pld, two.acquisition.pld)
+
+
+def test_a_damaged_header_is_read_or_refused_in_one_line(tmp_path):
+    """Letters changed, taken out and put in at random: never another exception, never more than a line."""
+    a, path, refused = affine(AXES["oblique, left-handed"]), tmp_path / "x.nrrd", []
+    sound = write(path, header(a, list(SHAPE), last=6), SERIES).read_bytes()
+    end = sound.index(b"\n\n")
+    rng = np.random.default_rng(4)
+    for _ in range(300):
+        damaged = bytearray(sound)
+        for at in rng.integers(0, end - 20, rng.integers(1, 5)):
+            damaged[at : at + rng.integers(0, 4)] = rng.integers(32, 127, rng.integers(0, 4)).astype("u1").tobytes()
+        path.write_bytes(damaged)
+        try:
+            load.read(path)
+        except InputError as error:
+            refused.append(str(error))
+    assert len(refused) > 100
+    assert all("\n" not in line and ";" in line for line in refused)

@@ -5,6 +5,7 @@ Anatomy and truth are in `brain.py`, the signal in `signal.py` (numerical convol
 
 from .bids import write_bids
 from .brain import TERRITORIES, Lesion
+from .infant import infant
 from .make import Phantom, make
 
-__all__ = ["TERRITORIES", "Lesion", "Phantom", "make", "write_bids"]
+__all__ = ["TERRITORIES", "Lesion", "Phantom", "infant", "make", "write_bids"]

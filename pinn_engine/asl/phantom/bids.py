@@ -95,6 +95,9 @@ def write_truth(phantom: Phantom, prefix: str) -> dict[str, Path]:
     if phantom.abv.any():
         maps["abv"] = (phantom.abv, "abv", {"Units": "fraction"})
         maps["abat"] = (phantom.abat, "abat", {"Units": "s"})
+    if phantom.settings.get("kind") == "infant":
+        t1b = np.where(phantom.mask, phantom.acquisition.t1_blood.number, 0).astype(np.float32)
+        maps["t1b"] = (t1b, "t1b", {"Units": "s"})
     paths = {}
     for key, (array, suffix, fields) in maps.items():
         path = image(f"{prefix}_{suffix}.nii.gz", array, phantom.grid)

@@ -1,0 +1,170 @@
+"""Is the activation time many-valued? And the fit of numbers where it is: spirals, re-entry, break-up, the window told what it explains."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from ..core.solution import Status
+from .cycles import local_sums, spread_locally
+from .fem import Diffusion, Elements, elements
+from .mapfit import Samples
+from .model import AlievPanfilov
+from .read import HeartData
+from .result import CV_MAP, D_MAP, HeartFit, NodeMap, NodeStatus, Parameter
+from .state_fit import StateFit, fit_state
+
+BIN = 2.5  # TU
+VALLEY = 0.5  # a fall and a rise of V by this much is two activations
+SHARE = 0.05  # of the tissue
+SUSPECT = 1.5  # residual over scatter from which a fit is called doubtful; a good one has 1.0
+FEW = 3.0  # samples in a bin round a place, below which it is not looked at
+
+
+def fires_again(element: Elements, data: Samples) -> float:
+    """Share of the tissue (0-1) whose V, read from the samples round it, falls by 0.5 and rises by 0.5 again.
+
+    One beat that travels through tissue at rest rises and falls once. Needs no model and no parameters.
+    """
+    assert data.time is not None
+    time = data.time.numpy()
+    edges = np.arange(time.min(), time.max() + BIN, BIN)
+    count, sum_v, _ = local_sums(element, data, edges)
+    bins = len(edges)
+    spread = spread_locally(element, np.concatenate([count, sum_v], axis=1), float(count.sum()), 2.0 * FEW * bins)
+    mass = element.mass.numpy()
+    seen, total = spread[:, :bins], spread[:, bins:]
+    enough = seen >= FEW
+    V = np.where(enough, total / np.maximum(seen, FEW), np.nan)
+    before = np.fmax.accumulate(np.where(enough, V, -np.inf), axis=1)
+    after = np.fmax.accumulate(np.where(enough, V, -np.inf)[:, ::-1], axis=1)[:, ::-1]
+    depth = np.nanmax(np.where(enough, np.minimum(before, after) - V, 0.0), axis=1)
+    return float(mass[depth >= VALLEY].sum() / mass.sum())
+
+
+def local_noise(element: Elements, data: Samples) -> float:
+    """sd of V about its own mean among neighbours in space and time, the median over the tissue: needs no model; fronts add to it."""
+    assert data.time is not None
+    edges = np.arange(float(data.time.min()), float(data.time.max()) + BIN, BIN)
+    sums = local_sums(element, data, edges)
+    spread = spread_locally(element, np.concatenate(sums, axis=1), float(sums[0].sum()), 3.0 * FEW * len(edges))
+    count, total, squares = np.split(spread, 3, axis=1)
+    enough = count > 2.0 * FEW
+    if not enough.any():
+        return float("inf")
+    n, v, vv = count[enough], total[enough], squares[enough]
+    return float(np.sqrt(max(np.median((vv - v * v / n) / (n - 1.0)), 0.0)))
+
+
+def misfit_note(data: HeartData, V: np.ndarray) -> tuple[str, ...]:
+    """A sentence where a fitted movie V (N, F) misses the samples by far more than they scatter: the beat was not one that travels."""
+    assert data.V is not None
+    seen = np.isfinite(data.V) & data.inside[:, None]
+    off = float(np.sqrt(np.mean((V - data.V)[seen] ** 2)))
+    noise = local_noise(elements(data.mesh), data.samples(0.1))
+    if off <= SUSPECT * noise:
+        return ()
+    return (
+        f"the fitted beat misses the samples by {off / noise:.1f} times their scatter: the waves come back, the record begins amid them, "
+        "or a and b are wrong; do not trust the result",
+    )
+
+
+def numbers_of_waves(
+    data: HeartData,
+    model: AlievPanfilov,
+    names: tuple[str, ...],
+    ratio: float | None,
+    noise: float | None,
+    share: float,
+    seed: int,
+    progress: Callable[[float], None],
+) -> HeartFit:
+    """`fit_state` on a heart, as the result that every fit returns. `ratio`: D across over along fibres; `share`: see fires_again."""
+    assert data.V is not None
+    assert data.times is not None
+    shape = Diffusion(1.0, ratio) if ratio is not None else None
+    samples = data.samples(noise or 0.1)
+    found = fit_state(data.mesh, samples, data.times, model, names, shape=shape, sd=noise, progress=progress)
+    seen = replace(data, V=data.V[:, : found.frames], times=data.times[: found.frames])
+    V, W = data.back(found.V), data.back(found.W)
+    return _result(seen, found, names, ratio, noise, share, seed, V, W, len(data.times))
+
+
+def _result(
+    data: HeartData,
+    found: StateFit,
+    names: tuple[str, ...],
+    ratio: float | None,
+    noise: float | None,
+    share: float,
+    seed: int,
+    V: np.ndarray,
+    W: np.ndarray,
+    frames: int,
+) -> HeartFit:
+    unit, solution, model = data.unit, found.solution, found.model
+    parameters: dict[str, Parameter] = {}
+    for name in ("D", "a", "b", "k"):
+        if name in names:
+            factor, its_unit = (unit.rate_from_tu(1.0), unit.diffusivity) if name == "D" else (1.0, "1")
+            value, std = float(solution.values[name][0]) * factor, float(solution.std(name)[0]) * factor
+            parameters[name] = Parameter(value, std, its_unit, "fitted: " + Status(int(solution.status[0])).sentence)
+        else:
+            parameters[name] = Parameter(float(getattr(model, name)), 0.0, "1", "given")
+    table = solution.correlation[0].numpy()
+    correlation = {i: {j: float(table[m, n]) for n, j in enumerate(names)} for m, i in enumerate(names)}
+    speed = float(model.speed(found.D))
+    relative = float(solution.std("D")[0]) / found.D
+    on = data.inside.astype(np.float32)
+    maps = {
+        kind.key: NodeMap(kind, its_unit, on * np.float32(value), on * np.float32(std))
+        for kind, its_unit, value, std in (
+            (D_MAP, unit.diffusivity, parameters["D"].value, parameters["D"].std),
+            (CV_MAP, unit.speed, unit.rate_from_tu(speed), unit.rate_from_tu(0.5 * speed * relative)),
+        )
+    }
+    notes = [f"{100 * share:.0f} % of the tissue fires more than once: fitted by the model's own waves from an unknown first frame, no LAT"]
+    if found.frames < frames:
+        end = float(unit.from_tu(data.times[-1]))  # type: ignore[index]
+        notes.append(f"only the frames up to {end:g} {unit.time} follow from the first one: later a wave starts that it does not hold")
+    assert data.V is not None
+    settings: dict[str, Any] = {
+        "physics": "Aliev-Panfilov, simulated from an unknown first frame",
+        "model": {name: float(getattr(model, name)) for name in model.__dataclass_fields__},
+        "noise_sd": {"value": found.noise, "unit": "1", "origin": "given" if noise is not None else "estimated"},
+        "chi_squared": found.chi2,
+        "observations": int((np.isfinite(data.V) & data.inside[:, None]).sum()),
+        "frames_explained": found.frames,
+        "D_across_over_along": ratio,
+        "grid_correction_of_D": found.slowing,
+        "CV_of": "a front into tissue at rest",
+        "solver": {"status": Status(int(solution.status[0])).sentence, "steps": int(solution.steps[0])},
+        "fitted_nodes": len(data.mesh.points),
+        "seed": seed,
+    }
+    status = np.where(data.inside, int(NodeStatus.FITTED), int(NodeStatus.OUTSIDE)).astype(np.uint8)
+    residual = ((V - data.V) / found.noise)[np.isfinite(data.V) & data.inside[:, None]]
+    cost = solution.history["cost"]
+    return HeartFit(
+        data,
+        maps,
+        status,
+        parameters,
+        correlation,
+        solution.verdict(),
+        V,
+        W,
+        residual,
+        convergence=cost,
+        settings=settings,
+        notes=tuple(notes),
+    )
+
+
+def share_firing_again(data: HeartData) -> float:
+    """`fires_again` of the samples of V of a heart."""
+    return fires_again(elements(data.mesh), data.samples(0.1))

@@ -1,0 +1,166 @@
+"""Field networks: equations and features against plain ones, and one test a technique that shows what it changes."""
+
+import numpy as np
+import pytest
+import torch
+
+from pinn_engine.cardiac import protocols, shapes
+from pinn_engine.cardiac.model import AlievPanfilov
+from pinn_engine.cardiac.network import forward
+from pinn_engine.cardiac.network.equation import recovery, recovery_rows, voltage_rows
+from pinn_engine.cardiac.network.forward import Settings, Window, adaptive_points, causal_weights, lay, solve
+from pinn_engine.cardiac.network.places import Places, box
+from pinn_engine.cardiac.simulate import simulate
+from pinn_engine.core import MLP, jets
+from pinn_engine.core.gauss_newton import StreamedAdam, StreamedGaussNewton
+from pinn_engine.errors import InputError
+
+MODEL, D, LENGTH = AlievPanfilov(), 0.1, 3.0
+X = np.linspace(0.0, LENGTH, 61)
+SMALL = Settings(width=14, window=1.0, points=400, bursts=3, steps=8)
+
+
+def cable(orders: int = 4) -> Places:
+    return box(X[:, None], np.zeros(1), np.array([LENGTH]), orders)
+
+
+@pytest.fixture(scope="module")
+def truth():
+    """V0 and a front that has gone 3 TU along a strip: V, W (61, 4)."""
+    mesh, _ = shapes.rectangle((LENGTH, 0.05), 0.025)
+    start = protocols.planar(mesh, MODEL, D)
+    run = simulate(mesh, D, start, duration=3.0, frame_step=1.0, keep_W=True)
+    along = np.flatnonzero(mesh.points[:, 1] == 0.0)[::2]
+    return start.V[along], run.V[along], run.W[along]
+
+
+def rms(x) -> float:
+    return float(np.sqrt(np.mean(np.square(np.asarray(x)))))
+
+
+def test_rows_are_the_equations_of_the_paper():
+    torch.manual_seed(0)
+    out = torch.randn(5, 9, 2, dtype=torch.float64)
+    z, V = out[..., 0], torch.sigmoid(out[0, :, 0])
+    W, W_u = recovery(out[0, :, 1], MODEL)
+    slope = V * (1 - V)
+    spread = slope * (z[-1] + (1 - 2 * V) * (z[2:-1] ** 2).sum(dim=0))
+    plain = MODEL.residual({"V": V, "V_t": slope * z[1], "W": W, "W_t": W_u * out[1, :, 1], "div_D_grad_V": D * spread})
+    torch.testing.assert_close(voltage_rows(out, D, MODEL, 0.0).row, plain["V"])
+    torch.testing.assert_close(recovery_rows(out, MODEL).row, plain["W"] / W_u)
+    for rows in (lambda o, D=D, m=MODEL: voltage_rows(o, D, m), lambda o, D=D, m=MODEL: recovery_rows(o, m)):
+        torch.testing.assert_close(rows(out).seeds, torch.func.jacrev(lambda o, rows=rows: rows(o).row.sum())(out))
+        for name in ("D", "a", "b"):
+            moved = (1e-6, MODEL) if name == "D" else (0.0, AlievPanfilov(**{name: getattr(MODEL, name) + 1e-6}))
+            found = (rows(out, D + moved[0], moved[1]).row - rows(out).row) / 1e-6
+            torch.testing.assert_close(getattr(rows(out), name), found, rtol=1e-4, atol=1e-7)
+
+
+def test_a_front_is_a_straight_line_that_solves_the_equation():
+    s, c = float(MODEL.front_scale(D)), float(MODEL.speed(D))
+    out = torch.zeros(4, 50, 2, dtype=torch.float64)
+    out[0, :, 0], out[1, :, 0], out[2, :, 0] = torch.linspace(-12, 12, 50), c / s, -1.0 / s
+    out[0, :, 1] = np.log(MODEL.eps / MODEL.mu1)  # W = 0
+    assert float(voltage_rows(out, D, MODEL).row.abs().max()) < 1e-12
+    assert float(voltage_rows(out, 1.1 * D, MODEL).row.abs().max()) > 0.02
+
+
+def test_no_flux_whatever_the_weights():
+    """Features by cosines against autograd; a network of them has no slope across an edge, one of coordinates has."""
+    points = torch.rand(6, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * torch.tensor([3.0, 2.0])
+    low, high = np.zeros(2), np.array([3.0, 2.0])
+    places = box(points.numpy(), low, high, 2)
+
+    def value(p):
+        return torch.cat([torch.cos(torch.tensor([1.0, 2.0], dtype=torch.float64) * torch.pi * p[k] / high[k]) for k in range(2)])
+
+    for n, p in enumerate(points):
+        torch.testing.assert_close(places.jets[2:-1, n], torch.func.jacrev(value)(p).T)
+        torch.testing.assert_close(places.jets[-1, n], torch.func.hessian(value)(p).diagonal(dim1=1, dim2=2).sum(dim=1))
+    edge = box(np.array([[0.0, 1.3], [3.0, 0.2]]), low, high, 2)
+    network = MLP((5, 8, 2))
+    weights = torch.randn(network.size, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    out = jets.forward(network, weights, edge.at(torch.arange(2), torch.zeros(2, 2, dtype=torch.float64))).output
+    assert float(out[2].abs().max()) < 1e-12 < 0.1 < float(out[3].abs().max())
+
+
+@pytest.fixture(scope="module")
+def found(truth):
+    return solve(cable(), MODEL, D, truth[0], 0.0, np.arange(4.0), SMALL)
+
+
+def test_forward_follows_the_simulator_and_says_so(truth, found):
+    V0, V, W = truth
+    assert rms(found.V - V) < 0.01
+    assert rms(found.W - W) < 0.002
+    assert found.status.startswith("Solved")
+    rough = solve(cable(), MODEL, D, V0, 0.0, np.arange(4.0), Settings(width=3, window=3.0, points=100, bursts=1, steps=2))
+    assert rough.status.startswith("Not solved")
+    assert rms(rough.V - V) > rms(found.V - V)
+
+
+def test_a_hard_start_is_met_exactly(truth):
+    V0 = truth[0]
+    kept = [
+        solve(cable(), MODEL, D, V0, 0.0, np.arange(2.0), Settings(width=10, points=300, bursts=1, hard_start=h)) for h in (True, False)
+    ]
+    laid = lay(cable(), MLP((5, 10, 10, 2)), MODEL, D, V0, 0.0, torch.Generator().manual_seed(0))[0]
+    assert rms(kept[0].V[:, 0] - torch.sigmoid(laid[0, :, 0]).numpy()) < 1e-6
+    assert rms(kept[1].V[:, 0] - V0) > 10 * rms(kept[0].V[:, 0] - torch.sigmoid(laid[0, :, 0]).numpy())
+
+
+@pytest.fixture
+def window(truth):
+    """A window as it stands before its fit: N laid on the rates at its begin."""
+    generator = torch.Generator().manual_seed(0)
+    network = MLP((5, 10, 10, 2))
+    start, _ = lay(cable(), network, MODEL, D, truth[0], 0.0, generator)
+    one = Window(cable(), network, MODEL, D, start, 2.0)
+    return one, forward._laid_on_rates(one, network.glorot(1, generator, dtype=torch.float64)[0], generator), generator
+
+
+def _mean_square(one, theta, nodes, time):
+    out = one.evaluate(theta, nodes, time)[1]
+    return sum((r.row / s) ** 2 for r, s in one.rows(out))
+
+
+def test_causal_weights_let_the_early_part_come_first(window):
+    one, theta, generator = window
+    nodes, time = forward._draw(one, 600, generator)
+    weight = causal_weights(one, theta, nodes, time, 1.0, 4)
+    early, late = time < 0.5, time > 1.5
+    assert float(weight[early].min()) == 1.0
+    assert float(weight[late].max()) < 0.5
+    solver = StreamedGaussNewton(steps=3, relative=1e-6)
+    ends = [solver.solve(one.at(nodes, time, w), theta).theta for w in (weight, None)]
+    first, plain = (_mean_square(one, end, nodes, time) for end in ends)
+    assert float(first[early].mean()) < float(plain[early].mean())
+    assert float(first[late].mean()) > float(plain[late].mean())
+
+
+def test_adaptive_points_go_where_the_equations_are_missed(window):
+    one, theta, generator = window
+    plain, chosen = forward._draw(one, 500, generator), adaptive_points(one, theta, 500, generator)
+    assert float(_mean_square(one, theta, *chosen).mean()) > 2.0 * float(_mean_square(one, theta, *plain).mean())
+
+
+def test_gauss_newton_after_a_warm_up_beats_adam_alone(window):
+    """At equal work: a Gauss-Newton step on all rows costs less than ten of Adam on a quarter of them."""
+    one, theta, generator = window
+    theta = theta + 0.3 * torch.randn(len(theta), dtype=torch.float64, generator=generator)
+    points = forward._draw(one, 400, generator)
+    problem = one.at(*points)
+
+    def part(step):
+        return one.at(*(x[step % 4 :: 4] for x in points))
+
+    adam = StreamedAdam(160).solve(part, theta)
+    mixed = StreamedGaussNewton(steps=10, relative=1e-6).solve(problem, StreamedAdam(60).solve(part, theta)).theta
+    assert problem.cost(mixed) < 0.1 * problem.cost(adam)
+
+
+def test_bad_calls_are_named(truth):
+    with pytest.raises(InputError, match="must increase"):
+        solve(cable(), MODEL, D, truth[0], 0.0, np.zeros(3))
+    with pytest.raises(InputError, match="give 61 values"):
+        solve(cable(), MODEL, D, truth[0][:5], 0.0, np.arange(3.0))
