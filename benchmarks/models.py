@@ -34,7 +34,7 @@ KINDS = {
     "labelling failed": "nolabel",
     "noise of the label image x 3.2": "noise",
 }
-JOINT_TOO = ("between", "noise")
+JOINT_TOO = ("between",)
 ABV = ("cbf", "att", "abv")
 Maps = tuple[np.ndarray, np.ndarray, np.ndarray | None]  # CBF, ATT, sd of CBF
 
@@ -148,7 +148,7 @@ def spoilt(seeds: list[int], spacing: float) -> list[str]:
             )
             for name, run in fits(abv=False).items():
                 if "joint" in name and kind not in JOINT_TOO:
-                    continue  # the slow fit on two kinds
+                    continue  # the slow fit on one kind
                 row = found.setdefault(name, {})
                 if k == 0:
                     row.setdefault("clean", []).append(figures(run(clean.scan()), clean, grey)[2])
