@@ -12,6 +12,7 @@ from torch import Tensor
 
 from .. import __version__
 from ..core import LevenbergMarquardt, Problem, Solution, Status, solve_in_chunks
+from ..device import resolve_device
 from ..errors import InputError
 from .arterial import ArterialSearch
 from .curves import FLOW, Curves, curves
@@ -207,18 +208,6 @@ def _can_have_arteries(scan: Scan, wanted: tuple[str, ...], method: str, network
 def _one_of(scan: Scan, option: str, value: str, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
         raise InputError(scan.source, f"{option} is unknown", found=value, fix=f"give {' or '.join(allowed)}")
-
-
-def resolve_device(device: str, source: str = "--device") -> str:
-    """The torch device of "auto", "cpu", "cuda[:i]" or "mps"; InputError where it is not there."""
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError):
-        found = "CUDA with torch.cuda.device_count() = " + str(torch.cuda.device_count())
-        raise InputError(source, f"--device {device} cannot be used here", found=found, fix="give --device cpu or auto") from None
-    return device
 
 
 def solve(plan: Plan, model_error: float, progress: Progress | None = None) -> Solution:

@@ -64,7 +64,7 @@ class Settings:
         """What the fit will run on."""
         if self.organ == "cardiac":
             return torch.device("cpu")  # hearts factorise sparse matrices there, whatever holds the movie
-        from ..asl.fit import resolve_device
+        from ..device import resolve_device
 
         return torch.device(resolve_device(self.call.device))
 

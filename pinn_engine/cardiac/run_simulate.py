@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from .. import __version__
+from ..device import resolve_device
 from ..errors import InputError
 from ..files import mesh as meshes
 from ..files.grid import Grid
@@ -53,6 +54,7 @@ def simulate_to(
     """
     if (mesh_file is None) == (rectangle is None):
         raise InputError("cardiac simulate", "give either a mesh or --rectangle", found="both" if rectangle else "neither")
+    device = resolve_device(device, "cardiac simulate")
     unit = TimeUnit(time_unit)
     model = parse_parameters(parameters)
     tidy, grid, notes = _tissue(mesh_file, rectangle, spacing)

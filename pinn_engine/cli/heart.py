@@ -123,7 +123,7 @@ def run_simulate(call: argparse.Namespace) -> int:
 
 
 def add_phantom(kinds) -> None:
-    p = kinds.add_parser("cardiac", description="A square of tissue with a scar: a movie with 5 %% of V observed, and its truth.")
+    p = kinds.add_parser("cardiac", description="A square of tissue with a scar: a movie with 5 % of V observed, and its truth.")
     p.add_argument("--out", required=True, metavar="DIR")
     p.add_argument("--tissue", choices=("even", "scar", "hard"), default="scar", help="default %(default)s")
     p.add_argument("--protocol", choices=PROTOCOLS, help="how waves start; default: planar on even tissue, else a point in a corner")
@@ -186,9 +186,7 @@ def make_phantom(
 
 
 def add_demo(kinds) -> None:
-    p = kinds.add_parser(
-        "cardiac", description="Fit D as a map on a square with a scar, from 5 % of V, and compare with the truth.".replace("%", "%%")
-    )
+    p = kinds.add_parser("cardiac", description="Fit D as a map on a square with a scar, from 5 % of V, and compare with the truth.")
     p.add_argument("--out", required=True, metavar="DIR")
     p.add_argument("--progress", choices=("bar", "json", "none"))
     p.set_defaults(run=run_demo)
