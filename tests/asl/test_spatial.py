@@ -113,7 +113,7 @@ def test_ball_sums_equal_direct_sums():
 
 def test_what_cannot_be_joint_is_refused_or_told():
     p = asl.phantom((10, 12, 8), 14.0, 313)
-    with pytest.raises(InputError, match="--spatial fits cbf and att"):
+    with pytest.raises(InputError, match="--spatial fits cbf, att and abv"):
         asl.fit(p.scan(), unknown=("cbf", "att", "t1b"), spatial=True)
     with pytest.raises(InputError, match="--network"):
         asl.fit(p.scan(), network="mlp", spatial=True)
