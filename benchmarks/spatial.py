@@ -1,6 +1,6 @@
 """The joint spatial fit beside simpler methods, on phantoms of seeds that it was not designed on, and on a real scan's halves.
 
-python -m benchmarks.spatial [--seeds 201,202] [--spacing 4] [--real FOLDER] writes benchmarks/results/spatial.md.
+python -m benchmarks.spatial [--seeds 201,202] [--focus-free 211] [--plain 221] [--spacing 4] [--real FOLDER] writes results/spatial.md.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ import argparse
 import resource
 import time
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -30,31 +31,78 @@ COLUMNS = ("method", "GM CBF median / RMSE", "GM ATT, s", "GM covers CBF / ATT",
 HEAD = "| " + " | ".join(COLUMNS) + " |"
 
 
-def estimates(p: Phantom) -> tuple[list[Estimate], PerfusionFit]:
+Z_BINS = (0.0, 2.5, 3.5, 4.5, 5.5, 7.5, 10.0, np.inf)
+
+
+def estimates(p: Phantom, only_joint: bool) -> tuple[list[Estimate], PerfusionFit]:
     scan = p.scan()
     begin = time.process_time()
     joint = asl.fit(scan, device="cpu", spatial=True)
     seconds = time.process_time() - begin
+    ours = Estimate.of("joint spatial fit, tissue from M0", joint, seconds)
+    if only_joint:
+        return [ours], joint
     tables = [methods.constant(p), methods.ours("nlls", p.scan(t1_map=True), label="closed form, true T1")]
     tables += [replace(methods.smoothed(p.scan(t1_map=True), mm), name=f"blur {mm:g} mm + closed form, true T1") for mm in (4.0, 6.0, 8.0)]
     tables.append(methods.ours("pinn, features", p.scan(t1_map=True), label="PINN voxelwise, true T1"))
-    return [*tables, Estimate.of("joint spatial fit, tissue from M0", joint, seconds)], joint
+    return [*tables, ours], joint
 
 
-def kept(p: Phantom, cbf: np.ndarray) -> list[tuple[float, int, float]]:
-    """(radius mm, voxels, share of the contrast kept) of every focus with enough grey matter, against the truth without the focus."""
-    found = []
+@dataclass(frozen=True)
+class Found:
+    """One true focus: radius mm, grey voxels, expected z with its mask and arrival known, share of contrast kept, listed or not."""
+
+    radius: float
+    voxels: int
+    z: float
+    kept: float
+    listed: bool
+
+
+def expected_z(p: Phantom) -> np.ndarray:
+    """(X, Y, Z) square root of the information on a voxel's CBF, per mL/100 g/min, its arrival known."""
+    a, perfused = p.acquisition, p.mask & (p.cbf > 0)
+    cbf, att, t1 = (x[perfused].astype(float)[:, None] for x in (p.cbf, p.att, p.t1_tissue))
+    unit = methods.buxton(a.pld + a.label_duration, a.label_duration, cbf, att, t1, a.alpha.number, a.t1_blood.number, a.partition.number)
+    noise = 2**0.5 * p.noise_sd * a.partition.number / p.m0[perfused]
+    out = np.zeros(p.mask.shape)
+    out[perfused] = np.sqrt(np.square(unit / cbf).sum(axis=1)) / noise
+    return out
+
+
+def kept(p: Phantom, cbf: np.ndarray, hit: set[int]) -> list[Found]:
+    """Every focus with enough grey matter, its contrast against the truth without the focus."""
+    found, root = [], expected_z(p)
     for one in p.lesions:
-        inside = (p.lesion == one.label) & (p.tissue == GM)
+        whole = p.lesion == one.label
+        inside = whole & (p.tissue == GM)
         if inside.sum() >= LEAST_VOXELS:
             without = p.cbf[inside] / (1 + one.contrast)
             share = float((cbf[inside] - without).sum() / (p.cbf[inside] - without).sum())
-            found.append((one.radius, int(inside.sum()), share))
+            change = one.contrast / (1 + one.contrast) * p.cbf[whole]
+            z = float(np.sqrt(np.square(change * root[whole]).sum()))
+            found.append(Found(one.radius, int(inside.sum()), z, share, one.label in hit))
     return found
 
 
-def capped(values: Iterable[tuple[float, int, float]]) -> float:
-    return float(np.mean([min(v[2], 1.0) for v in values] or [np.nan]))
+def capped(values: Iterable[Found]) -> float:
+    return float(np.mean([min(v.kept, 1.0) for v in values] or [np.nan]))
+
+
+def by_size_and_z(found: list[Found]) -> list[str]:
+    lines = ["| foci of radius | n | contrast kept, capped | on the strict list |", "| --- | --- | --- | --- |"]
+    for radius in sorted({f.radius for f in found}):
+        lines.append(_found_row(f"{radius:g} mm", [f for f in found if f.radius == radius]))
+    lines += ["", "| expected z | n | contrast kept, capped | on the strict list |", "| --- | --- | --- | --- |"]
+    for low, high in pairwise(Z_BINS):
+        inside = [f for f in found if low <= f.z < high]
+        if inside:
+            lines.append(_found_row(f"{low:g} to {high:g}" if np.isfinite(high) else f"above {low:g}", inside))
+    return [*lines, ""]
+
+
+def _found_row(name: str, found: list[Found]) -> str:
+    return f"| {name} | {len(found)} | {capped(found):.2f} | {sum(f.listed for f in found)} |"
 
 
 def figures(p: Phantom, e: Estimate) -> dict[str, float]:
@@ -64,7 +112,7 @@ def figures(p: Phantom, e: Estimate) -> dict[str, float]:
         cbf, att = errors(e.cbf, p.cbf, e.cbf_sd, where), errors(e.att, p.att, e.att_sd, where)
         out |= {f"{name}_cbf": cbf.median, f"{name}_rmse": cbf.rmse, f"{name}_att": att.median}
         out |= {f"{name}_covers_cbf": cbf.covers or np.nan, f"{name}_covers_att": att.covers or np.nan}
-    return out | {"kept": capped(kept(p, e.cbf)) if p.lesions else np.nan}
+    return out | {"kept": capped(kept(p, e.cbf, set())) if p.lesions else np.nan}
 
 
 def row(name: str, many: list[dict[str, float]]) -> str:
@@ -76,38 +124,37 @@ def row(name: str, many: list[dict[str, float]]) -> str:
     return "| " + " | ".join([*cells, f"{m['kept']:.2f}"]) + " |"
 
 
-def listed(p: Phantom, fit: PerfusionFit) -> tuple[int, int, int]:
-    """Of the strict list: true foci hit, rows away from any focus, foci there. A row hits a focus within 3 mm of its ball."""
+def listed(p: Phantom, fit: PerfusionFit) -> tuple[set[int], int]:
+    """Of the strict list: labels of true foci hit, rows away from any focus. A row hits a focus within 3 mm of its ball."""
     _, rows = fit.tables["desc-focus_probseg"]
-    hit, false = set(), 0
+    hit: set[int] = set()
+    false = 0
     for r in rows:
         at = np.array([r["x_mm"], r["y_mm"], r["z_mm"]], float)
         near = [one.label for one in p.lesions if np.linalg.norm(at - one.centre) <= one.radius + 3]
         hit |= set(near)
         false += not near
-    return len(hit), false, len(p.lesions)
+    return hit, false
 
 
-def phantoms(seeds: list[int], spacing: float, lesions: bool) -> list[str]:
+def phantoms(seeds: list[int], spacing: float, lesions: bool, steps: bool = True, only_joint: bool = False) -> list[str]:
     table: dict[str, list[dict[str, float]]] = {}
-    sizes: dict[float, list[float]] = {}
-    lines, notes = [], []
+    foci: list[Found] = []
+    notes = []
     for seed in seeds:
         snr = SNR_3MM * (spacing / 3.0) ** 1.5  # the same information in a litre of brain at every voxel size
-        p = asl.phantom(SHAPES[spacing], spacing, seed, snr=snr, lesions=lesions)
-        found, joint = estimates(p)
+        p = asl.phantom(SHAPES[spacing], spacing, seed, snr=snr, lesions=lesions, territories=steps)
+        found, joint = estimates(p, only_joint)
         for e in found:
             table.setdefault(e.name, []).append(figures(p, e))
-        for radius, _, share in kept(p, found[-1].cbf):
-            sizes.setdefault(radius, []).append(min(share, 1.0))
-        hit, false, there = listed(p, joint)
-        notes.append(
-            f"seed {seed}: strict list {hit} of {there} foci, {false} false; {found[-1].seconds:.1f} s CPU for {int(p.mask.sum()):,}"
-        )
-    lines += [HEAD, "|" + " --- |" * 8, *(row(name, many) for name, many in table.items()), ""]
-    if sizes:
-        lines.append("Contrast kept by radius: " + ", ".join(f"{r:g} mm {np.mean(v):.2f} (n {len(v)})" for r, v in sorted(sizes.items())))
-    return [*lines, "", *(f"- {note}" for note in notes), ""]
+        hit, false = listed(p, joint)
+        foci += kept(p, found[-1].cbf, hit)
+        there, voxels = len(p.lesions), int(p.mask.sum())
+        notes.append(f"seed {seed}: strict list {len(hit)} of {there} foci, {false} false; {found[-1].seconds:.1f} s CPU for {voxels:,}")
+        print(notes[-1], row(found[-1].name, table[found[-1].name][-1:]), flush=True)
+    lines = [HEAD, "|" + " --- |" * 8, *(row(name, many) for name, many in table.items()), ""]
+    lines += by_size_and_z(foci) if foci else []
+    return [*lines, *(f"- {note}" for note in notes), ""]
 
 
 def halves(folder: Path) -> list[str]:
@@ -140,6 +187,10 @@ def main() -> None:
     parser.add_argument("--seeds", default="201,202,203")
     parser.add_argument("--spacing", type=float, default=3.0)
     parser.add_argument("--focus-free", default="", help="seeds of brains without foci")
+    parser.add_argument(
+        "--plain", default="", help="seeds of brains without foci and without territory steps: a smooth field in each tissue"
+    )
+    parser.add_argument("--only-joint", action="store_true", help="leave the other methods out")
     parser.add_argument("--real", help="folder of a real scan with repeats and a mask")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", default=str(Path(__file__).parent / "results" / "spatial.md"))
@@ -147,9 +198,17 @@ def main() -> None:
     torch.set_num_threads(o.threads)
     lines = [f"# Joint spatial fit: {o.spacing:g} mm, 6 delays x 4 pairs, territory steps", ""]
     if o.seeds:
-        lines += [f"## With foci (±40 %, radii 4 to 14 mm), seeds {o.seeds}", "", *phantoms(_list(o.seeds), o.spacing, True)]
+        lines += [
+            f"## With foci (±40 %, radii 4 to 14 mm), seeds {o.seeds}",
+            "",
+            *phantoms(_list(o.seeds), o.spacing, True, only_joint=o.only_joint),
+        ]
     if o.focus_free:
-        lines += [f"## Without foci, seeds {o.focus_free}", "", *phantoms(_list(o.focus_free), o.spacing, False)]
+        lines += [f"## Without foci, seeds {o.focus_free}", ""]
+        lines += phantoms(_list(o.focus_free), o.spacing, False, only_joint=o.only_joint)
+    if o.plain:
+        lines += [f"## Without foci and steps, seeds {o.plain}", ""]
+        lines += phantoms(_list(o.plain), o.spacing, False, steps=False, only_joint=o.only_joint)
     if o.real:
         lines += ["## Real scan, odd against even repeats", "", *halves(Path(o.real))]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

@@ -41,7 +41,7 @@ def seeds(home: Path) -> dict[str, Path]:
     kinds = {}
     for labeling in ("PCASL", "PASL"):
         plds = (0.7, 1.2, 1.7) if labeling == "PASL" else (0.3, 1.1, 1.9)
-        write_bids(make((6, 7, 4), seed=1, repeats=2, labeling=labeling, plds=plds), home / labeling)
+        write_bids(make((10, 12, 6), seed=1, repeats=2, labeling=labeling, plds=plds), home / labeling)
         kinds[labeling] = home / labeling / "sub-01" / "perf" / "sub-01_asl.nii.gz"
     x, y = (a.ravel() for a in np.meshgrid(np.linspace(0, 9, 10), np.linspace(0, 9, 10), indexing="ij"))
     points = np.stack([x, y, np.zeros_like(x)], 1)
@@ -59,6 +59,7 @@ def seeds(home: Path) -> dict[str, Path]:
     (home / "pts").mkdir()
     write_opencarp(mesh, home / "pts" / "mesh")
     kinds["pts"] = home / "pts" / "mesh.pts"
+    (home / "pts" / "mesh.LAT.dat").write_text("\n".join(f"{v:g}" for v in lat) + "\n")
     (home / "movie").mkdir()
     kinds["movie"] = home / "movie" / "movie.nii.gz"
     V = 0.5 * (1 + np.tanh(np.arange(12.0)[None] - points[:, :1]))
@@ -175,12 +176,13 @@ def attempt(kind: str, good: Path, seed: int, home: Path) -> str:
     from pinn_engine.cohort.one import BAD_INPUT, DONE, Task, run_one
     from pinn_engine.cohort.study import make_job
 
-    chance = random.Random(seed)
+    chance = random.Random(seed)  # a negative seed damages nothing
     folder, out = home / "in", home / "out"
     shutil.rmtree(home, ignore_errors=True)
     shutil.copytree(good.parent, folder)
-    victim = chance.choice(sorted(path for path in folder.iterdir() if path.is_file()))
-    victim.write_bytes(mutate(victim.read_bytes(), victim.name, chance))
+    if seed >= 0:
+        victim = chance.choice(sorted(path for path in folder.iterdir() if path.is_file()))
+        victim.write_bytes(mutate(victim.read_bytes(), victim.name, chance))
     path = folder / good.name
     if kind == "table":
         with open(os.devnull, "w") as nowhere:

@@ -38,6 +38,17 @@ def dense(post: Posterior) -> torch.Tensor:
     return post.apply(torch.eye(f * v).reshape(f, v, f * v)).reshape(f * v, f * v).double()
 
 
+def test_neighbours_are_those_at_faces_and_edges_weighed_by_length():
+    graph = grid_neighbours(torch.ones((3, 3, 3), dtype=torch.bool), SPACING)
+    of_centre = (graph.first == 13) | (graph.second == 13)
+    assert int(of_centre.sum()) == 18
+    other = torch.where(graph.first == 13, graph.second, graph.first)[of_centre]
+    place = torch.stack([other // 9, other // 3 % 3, other % 3], dim=1) - 1
+    assert torch.allclose(graph.factor[of_centre], 4 / (place * SPACING).square().sum(dim=1))
+    thin = torch.eye(4, dtype=torch.bool).unsqueeze(2)  # a sheet one voxel thick, across the grid
+    assert len(grid_neighbours(thin, SPACING).first) == 3
+
+
 def test_solve_equals_dense_with_and_without_coarse_space():
     graph, rough, information, strength, coarse = problem()
     rhs = torch.randn(2, graph.count, 3, generator=torch.Generator().manual_seed(1))

@@ -19,7 +19,7 @@ from .balls import Balls
 from .model import BrainModel
 
 RADII = (3.2, 4.6, 6.1, 7.6, 10.0)  # mm
-LIBERAL, MIDDLE, STRICT = 1000.0, 100.0, 15.0  # foci expected in a brain: for the maps, for their intervals, for the list
+LIBERAL, MIDDLE, STRICT = 1000.0, 40.0, 5.0  # foci expected in a brain: for the maps, for their intervals, for the list
 SLAB = (0.5, 0.25)  # sd of the relative change of flow, and of the change of arrival in s
 ALSO_ARRIVAL = 0.5  # probability that the arrival moves too
 APART = 10.5  # mm: centres nearer than this are alternatives to each other
@@ -27,6 +27,7 @@ ROUNDS, NEW = 3, 0.7  # rounds of refit and rescore; share of the new offset in 
 MOST_ABSORBED, RATIO_SAMPLES, RATIO_SMOOTHING = 0.7, 12, 2.0  # see `_absorbed`
 FLOW_RANGE, ARRIVAL_RANGE = (-0.9, 1.5), (-0.6, 0.6)
 LARGEST_LOG = 20.0  # odds beyond are certainty, and would drown the rest in the rounding of the transform
+QUARTILES, LEAST_SEEN = 1.349, 0.1  # width of the middle half of a normal; share of the median information below which a ball says nothing
 CHECKED, LEAST_KIND = 4, 200  # ball that the intervals are checked with; voxels of a tissue that is checked
 
 
@@ -57,12 +58,13 @@ class FocusSearch:
         """Rounds of scoring at the fit and refitting the smooth part, its strength frozen."""
         offset = np.zeros((2, len(self.supports[0])), np.float32)
         for _ in range(ROUNDS):
-            change, _, _ = self._mix(smooth, offset, LIBERAL)
+            change, _, _ = self._mix(self._evidence(smooth, offset), LIBERAL)
             change[0], change[1] = change[0].clip(*FLOW_RANGE), change[1].clip(*ARRIVAL_RANGE)
             offset = NEW * change + (1 - NEW) * offset
             smooth = refit(self.model.linearise, smooth, torch.as_tensor(offset), self.settings)
-        _, variance, _ = self._mix(smooth, offset, MIDDLE)
-        strict, strict_variance, probability = self._mix(smooth, offset, STRICT)
+        evidence = self._evidence(smooth, offset)
+        _, variance, _ = self._mix(evidence, MIDDLE)
+        strict, strict_variance, probability = self._mix(evidence, STRICT)
         sure = np.maximum(probability, 1e-3)
         mean = strict / sure
         second = (strict_variance + strict**2) / sure
@@ -126,9 +128,8 @@ class FocusSearch:
             out[:, n] = (top / np.maximum(bottom, 1e-12))[self.balls.index]
         return out
 
-    def _mix(self, smooth: SmoothFit, offset: np.ndarray, expected: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _mix(self, evidence: list[list[_Evidence]], expected: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Mean change (2, V) and variance (2, V) of the mixture with `expected` foci a brain, and each voxel's probability (V,)."""
-        evidence = self._evidence(smooth, offset)
         prior = float(np.log(expected / self.count))
         weights = [[np.exp(np.minimum(e.log.astype(float) + prior, LARGEST_LOG)) for e in row] for row in evidence]
         together = np.sum([w for row in weights for w in row], axis=0)
@@ -164,12 +165,25 @@ class _Evidence:
     variance: np.ndarray  # (V, 2)
 
 
+def null_variance(score: np.ndarray, information: np.ndarray) -> float:
+    """How far the middle half of the scores spreads over all balls, per what the model says; at least 1.
+
+    Foci are few, so the middle of the scan's own scores is what no focus looks like (the empirical null, Efron 2004,
+    doi:10.1198/016214504000000089). It is 1 where the smooth field fits, and up to 2 in large balls where arrival has steps.
+    """
+    seen = information > LEAST_SEEN * np.median(information)
+    low, high = np.percentile(score[seen] / np.sqrt(information[seen]), (25, 75)) if seen.any() else (0.0, 0.0)
+    return max(((high - low) / QUARTILES) ** 2, 1.0)
+
+
 def _evidence(total: np.ndarray, absorbed: np.ndarray) -> _Evidence:
     """From sums over a ball (V, 7), see `FocusSearch._evidence`, and the share that the smooth field absorbs (V, 2)."""
     left = 1 - absorbed
     u = total[:, :2] + left * total[:, 2:4]
-    a, c = left[:, 0] * total[:, 4].clip(min=0), left[:, 1] * total[:, 6].clip(min=0)
-    b = np.clip(np.sqrt(left[:, 0] * left[:, 1]) * total[:, 5], -0.9 * np.sqrt(a * c), 0.9 * np.sqrt(a * c))
+    information = left * total[:, [4, 6]].clip(min=0)
+    spread = np.array([null_variance(u[:, k], information[:, k]) for k in range(2)])
+    u, (a, c) = u / spread, (information / spread).T
+    b = np.clip(np.sqrt(left.prod(axis=1) / spread.prod()) * total[:, 5], -0.9 * np.sqrt(a * c), 0.9 * np.sqrt(a * c))
     flow, arrival = 1 / SLAB[0] ** 2, 1 / SLAB[1] ** 2
     one = 0.5 * u[:, 0] ** 2 / (a + flow) - 0.5 * np.log1p(a / flow)
     determinant = (a + flow) * (c + arrival) - b**2
