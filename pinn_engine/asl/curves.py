@@ -15,6 +15,7 @@ from .scan import Scan
 from .weights import same_delay
 
 FLOW = 6000.0  # mL/g/s -> mL/100 g/min
+POSSIBLE_M0 = (1e-4, 1e12)  # scanner units: with others float32 squares overflow
 NOISE_FLOOR = 1e-4  # of the typical signal: keeps noise-free data solvable
 
 
@@ -48,7 +49,7 @@ def curves(scan: Scan, weight: np.ndarray | None = None) -> Curves:
     weight = np.ones(len(member)) if weight is None else weight
     usable = scan.mask & np.isfinite(scan.difference).all(axis=3)
     if scan.m0 is not None:
-        usable &= scan.m0 > 0
+        usable &= (scan.m0 > POSSIBLE_M0[0]) & (scan.m0 < POSSIBLE_M0[1])
     voxels = np.nonzero(usable)
     raw = scan.difference[voxels]
     scale = np.full(len(raw), 1.0 / (2 * acquisition.alpha.number), np.float32)

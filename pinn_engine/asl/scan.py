@@ -23,6 +23,8 @@ from .regions import Regions, read_regions
 
 MODELS = ("buxton", "simplified")
 
+ABSURD = 1e9  # scanner units; squares of larger ones overflow float32 once scaled to flow
+
 
 @dataclass(frozen=True)
 class Scan:
@@ -191,11 +193,12 @@ def _difference(volumes: np.ndarray, differencing: volume_types.Differencing, pa
     """(X, Y, Z, N) float32 with NaN for what is not finite, which the fit leaves out."""
     with np.errstate(invalid="ignore", over="ignore"):
         difference = differencing.apply(volumes)
-    broken = ~np.isfinite(difference)
+    with np.errstate(invalid="ignore"):
+        broken = ~(np.abs(difference) < ABSURD)
     if broken.any():
         difference[broken] = np.nan
         voxels = int(broken.any(axis=-1).sum())
-        notes.append(f"{int(broken.sum())} differences in {voxels} voxels are NaN or Inf and are left out.")
+        notes.append(f"{int(broken.sum())} differences in {voxels} voxels are NaN, Inf or beyond {ABSURD:g} and are left out.")
     if broken.all():
         raise InputError(path, "no control-label difference is finite", fix="check the control and label volumes")
     if not np.any(difference, where=~broken):

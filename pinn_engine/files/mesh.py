@@ -11,6 +11,8 @@ from ..errors import InputError
 
 FIBRE_NAMES = ("fibres", "fibers", "fibre", "fiber", "lon")
 
+FARTHEST = 1e7  # mm; um read as mm stay below
+
 
 @dataclass(frozen=True)
 class Mesh:
@@ -97,6 +99,8 @@ def validated(mesh: Mesh) -> Mesh:
     if bad.size:
         found = f"the first is point {bad[0]}"
         raise InputError(mesh.source, f"{bad.size} points have coordinates that are not finite", found=found, fix="export again")
+    if (size := float(np.abs(mesh.points).max())) > FARTHEST:
+        raise InputError(mesh.source, "has a point absurdly far away", found=f"{size:.3g} mm", fix="check the unit, or export again")
     low, high = mesh.cells.min(), mesh.cells.max()
     if low < 0 or high >= count:
         found = f"index {low if low < 0 else high} with {count} points"

@@ -82,7 +82,7 @@ def _read_elements(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, int,
     try:
         cells = np.array([rows[i][1 : corners + 1] for i in kept], dtype=np.int64)
         tags = np.array([int(rows[i][corners + 1]) if len(rows[i]) > corners + 1 else 0 for i in kept])
-    except ValueError as fault:
+    except (ValueError, OverflowError) as fault:
         raise InputError(path, "has an element that is not made of whole numbers", found=str(fault)[-40:], fix="export it again") from None
     others = count - kept.size
     notes = (f"{others} elements other than {word} were left out",) if others else ()

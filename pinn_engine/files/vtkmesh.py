@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +24,7 @@ READERS = {
     ".ply": ("vtkmodules.vtkIOPLY", "vtkPLYReader"),
     ".stl": ("vtkmodules.vtkIOGeometry", "vtkSTLReader"),
 }
+CRASHING = (".vtp", ".vtu")
 
 
 def read(path: Path) -> Mesh:
@@ -108,6 +111,8 @@ def _load(path: Path) -> tuple[Any, str, str]:
     import importlib
 
     module, name = READERS[path.suffix.lower()]
+    if path.suffix.lower() in CRASHING:
+        _try_elsewhere(path, module, name)
     reader = getattr(importlib.import_module(module), name)()
     reader.SetFileName(str(path))
     for kind in ("Scalars", "Vectors", "Normals", "Tensors", "TCoords", "Fields"):  # a legacy reader otherwise keeps the first of each
@@ -120,9 +125,22 @@ def _load(path: Path) -> tuple[Any, str, str]:
     return reader.GetOutputDataObject(0), header, _serious(window.GetOutput())
 
 
-def _serious(complaints: str) -> str:
+def _try_elsewhere(path: Path, module: str, name: str) -> None:
+    """VTK's XML readers crash on, or never come back from, some damaged files: so another process tries first."""
+    code = "import importlib, sys; r = getattr(importlib.import_module(sys.argv[1]), sys.argv[2])(); r.SetFileName(sys.argv[3]); r.Update()"
+    patience = 20.0 + path.stat().st_size / 1e6
+    try:
+        run = subprocess.run([sys.executable, "-c", code, module, name, str(path)], capture_output=True, timeout=patience)
+    except subprocess.TimeoutExpired:
+        raise InputError(path, f"could not be read within {patience:.0f} s", fix="the file is damaged: export it again") from None
+    if run.returncode:
+        raise InputError(path, "crashes VTK's reader", found=f"exit {run.returncode}", fix="the file is damaged: export it again")
+
+
+def _serious(complaints: str | bytes) -> str:
     """Without those about the range of an array, which VTK writes as text that it cannot read again where every row has a NaN."""
-    return "".join(part for part in re.split(r"(?=^ERROR: )", complaints, flags=re.MULTILINE) if "InformationKey" not in part)
+    text = complaints if isinstance(complaints, str) else complaints.decode("utf-8", "replace")  # bytes: VTK quotes a damaged file
+    return "".join(part for part in re.split(r"(?=^ERROR: )", text, flags=re.MULTILINE) if "InformationKey" not in part)
 
 
 @contextmanager
