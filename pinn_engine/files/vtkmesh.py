@@ -25,6 +25,14 @@ READERS = {
     ".stl": ("vtkmodules.vtkIOGeometry", "vtkSTLReader"),
 }
 CRASHING = (".vtp", ".vtu")
+TRIAL = """import importlib, signal, sys
+module, name, path, patience = sys.argv[1:]
+if hasattr(signal, "alarm"):
+    signal.alarm(int(patience) + 1)  # ends it even where the process that waits for it was killed
+reader = getattr(importlib.import_module(module), name)()
+reader.SetFileName(path)
+reader.Update()
+"""
 
 
 def read(path: Path) -> Mesh:
@@ -127,12 +135,11 @@ def _load(path: Path) -> tuple[Any, str, str]:
 
 def _try_elsewhere(path: Path, module: str, name: str) -> None:
     """VTK's XML readers crash on, or never come back from, some damaged files: so another process tries first."""
-    code = "import importlib, sys; r = getattr(importlib.import_module(sys.argv[1]), sys.argv[2])(); r.SetFileName(sys.argv[3]); r.Update()"
-    patience = 20.0 + path.stat().st_size / 1e6
+    patience = 20 + int(path.stat().st_size / 1e6)
     try:
-        run = subprocess.run([sys.executable, "-c", code, module, name, str(path)], capture_output=True, timeout=patience)
+        run = subprocess.run([sys.executable, "-c", TRIAL, module, name, str(path), str(patience)], capture_output=True, timeout=patience)
     except subprocess.TimeoutExpired:
-        raise InputError(path, f"could not be read within {patience:.0f} s", fix="the file is damaged: export it again") from None
+        raise InputError(path, f"could not be read within {patience} s", fix="the file is damaged: export it again") from None
     if run.returncode:
         raise InputError(path, "crashes VTK's reader", found=f"exit {run.returncode}", fix="the file is damaged: export it again")
 
