@@ -115,6 +115,8 @@ def _subject(scan: Scan, c: Curves, settings: Settings, spatial: bool, notes: li
     """Flow, arrival time and, where it is unknown, one T1 of blood for the whole scan."""
     if "abv" in settings.unknown:
         raise InputError(scan.source, "--preset does not fit abv", found=",".join(settings.unknown), fix="leave abv or --preset out")
+    if settings.method == "nlls":
+        raise InputError(scan.source, "--preset has a method of its own", found="--method nlls", fix="leave --method or --preset out")
     if uses_networks(settings):
         raise InputError(scan.source, "--preset works with --network features", found=settings.network, fix="leave --network out")
     level = (settings.model_error or 0.0) if settings.method == "pinn" else 0.0
@@ -142,7 +144,10 @@ def _can_be_spatial(s: Settings, scan: Scan, notes: list[str]) -> bool:
         return False
     if set(s.unknown) - {"abv"} != {"cbf", "att"}:
         raise InputError(
-            scan.source, "--spatial fits cbf, att and abv", found=",".join(s.unknown), fix="give --unknown cbf,att or --no-spatial"
+            scan.source,
+            "--spatial fits cbf, att and abv",
+            found=",".join(s.unknown),
+            fix="give --unknown cbf,att, --no-spatial, or --preset infant",
         )
     if uses_networks(s):
         raise InputError(scan.source, "--spatial works with --network features", found=s.network, fix="leave --network out")

@@ -49,6 +49,12 @@ def _model(fit: PerfusionFit) -> str:
         else "the general kinetic model (doi:10.1002/mrm.1910400308)"
     )
     unknown = _words(fit)
+    if s.get("joint") == "subject":
+        shared = ", with one T1 of arterial blood for the subject" if "t1b" in fit.maps else ""
+        return (
+            f"{unknown} were estimated for all voxels together with {model}{shared}: means and standard deviations by expectation "
+            "propagation (doi:10.48550/arXiv.1301.2294), smoothness, foci (doi:10.1111/rssb.12388) and the T1 of blood by evidence."
+        )
     if s.get("method") == "nlls":
         return f"{unknown} were estimated in every voxel by nonlinear least squares with the closed form of {model}."
     if s.get("method") != "pinn":
@@ -58,10 +64,11 @@ def _model(fit: PerfusionFit) -> str:
     level = f" of {100 * error:.3g} % of the typical signal" if isinstance(error, float) else ""
     origin = {"evidence": " (chosen by evidence)", "option": " (given)"}.get(str(s.get("model_error_origin")), "") if level else ""
     prior = ""
-    if "att_prior_mean" in s:
+    if "att_prior_mean" in s and not s.get("spatial"):
         prior = f" Arrival time had the prior N({_list([s['att_prior_mean']])}, {_list([s['att_prior_sd']])} s)."
+    where = "for all voxels jointly" if s.get("spatial") else "in every voxel"
     return (
-        f"{unknown} were estimated in every voxel by a physics-informed neural network (doi:10.1016/j.jcp.2018.10.045; {network}) "
+        f"{unknown} were estimated {where} by a physics-informed neural network (doi:10.1016/j.jcp.2018.10.045; {network}) "
         f"held to the data by their noise and to the differential equation of {model} up to a model error{level}{origin}.{prior}"
     )
 
@@ -73,7 +80,7 @@ def _words(fit: PerfusionFit) -> str:
 
 
 def _spatial(fit: PerfusionFit) -> list[str]:
-    if not fit.settings.get("spatial"):
+    if not fit.settings.get("spatial") or fit.settings.get("joint") == "subject":
         return []
     origin = fit.settings.get("tissue_classes")
     classes = f" of one tissue class (from {origin})" if origin and origin != "one class" else ""
@@ -99,7 +106,10 @@ def _constants(fit: PerfusionFit) -> str:
     parts = []
     for key, name in SYMBOLS.items():
         one = origins.get(key)
-        if one is None:
+        if one is None or (key == "t1_blood" and "t1b" in fit.maps):  # what is fitted is no constant
+            continue
+        if key == "t1_tissue" and fit.settings.get("tissue_classes") not in (None, "one class"):
+            parts.append("T1 of tissue by tissue class")
             continue
         value = f"{one.value:g}" if isinstance(one.value, int | float) else str(one.value)
         parts.append(f"{name} {value}{' ' + one.unit if one.unit and value[:1].isdigit() else ''} ({one.origin})")
@@ -117,8 +127,11 @@ def _options(fit: PerfusionFit) -> list[str]:
 
 
 def _spread(fit: PerfusionFit) -> str:
-    if fit.settings.get("noise_origin"):
-        return f"Standard deviations follow from the noise, which was measured from {fit.settings['noise_origin']}, and the model."
+    origin = str(fit.settings.get("noise_origin") or "")
+    if origin.startswith("learnt"):
+        return f"Standard deviations follow from the noise, which was {origin}, and the model."
+    if origin:
+        return f"Standard deviations follow from the noise, which was measured from {origin}, and the model."
     return "Standard deviations follow from the noise of the data and the model."
 
 

@@ -52,7 +52,8 @@ def citation(out: Path, done: Sequence[Result]) -> str:
     told: dict[str, int] = {}
     for result in done:
         for file in (file for file in result.files if file.endswith("_desc-methods_cbf.txt")):
-            words = (out / file).read_text(encoding="utf-8").strip()
+            own = Path(file).name.removesuffix("_desc-methods_cbf.txt")
+            words = (out / file).read_text(encoding="utf-8").strip().replace(own, "sub-X")
             told[words] = told.get(words, 0) + 1
     ways = [f"{words}\n\n({count} of {len(done)} subjects)\n" for words, count in sorted(told.items(), key=lambda pair: -pair[1])]
     begin = f"# Methods\n\nFitted with pinn_engine {__version__}; {len(done)} subject(s).\n"

@@ -90,7 +90,8 @@ def method(fit: PerfusionFit) -> list[Markup]:
         how = _subject(s, model)
     elif s.get("method") == "pinn":
         how = (
-            f"In every voxel a physics-informed neural network ({_doi('10.1016/j.jcp.2018.10.045')}) was fitted to the differences. "
+            f"{'For all voxels jointly' if s.get('spatial') else 'In every voxel'} a physics-informed neural network "
+            f"({_doi('10.1016/j.jcp.2018.10.045')}) was fitted to the differences. "
             "The network is the voxel’s signal over time. It is held to the data by their noise, and to the differential equation of "
             f"{model} by an assumed model error. Perfusion and the other unknown parameters are found together with the network."
         )
