@@ -124,7 +124,7 @@ class MapProblem(SparseProblem):
         moving = self.rounding > last
         if self.active is None or moving:  # the mask follows T at first, then stays: a moving one lets the cost wander
             T = self.split(theta)[0]
-            first = float("-inf") if self.data.time is None else float(self.data.time.min())  # where the record begins, T is not seen
+            first = -np.inf if self.data.time is None or not len(self.data.time) else float(self.data.time.min())  # T is not seen before it
             self.active = self.mask if self.mask is not None else T.min().clamp(min=first) + self.tuning.start_time < T
         if moving and self._stepped:
             self.rounding = max(last, self.rounding * self.tuning.shrink)

@@ -14,6 +14,7 @@ import torch
 
 from ..core.sparse import Huber, SparseGaussNewton
 from ..core.sparse_linear import SparseSolver
+from ..errors import InputError
 from .beat import Beat, beats
 from .eikonal import EikonalDiffusion
 from .lat import MapSolution, with_draws
@@ -24,6 +25,7 @@ from .starts import matched_filter, spline, typical_D
 
 SCAN_A = (0.005, 0.03, 0.08, 0.15)
 SCAN_B = (0.05, 0.1, 0.15, 0.2, 0.3)
+LEAST_SEEN = 4  # nodes where a front is told: a plane needs three
 UPSTROKE = 10.0  # TU after activation that stage 2 looks at
 STRENGTHS = (1.1, 0.4, 0.13)
 Progress = Callable[[float], None]
@@ -51,6 +53,8 @@ def fit_voltage(
     beat = beats([model], slopes=free)[0]
     T, sharp, _ = matched_filter(element, data, beat)
     told = (sharp > 0.2 * sharp.median()).numpy()
+    if told.sum() < LEAST_SEEN:
+        raise InputError("the samples of V", "show no activation", found="a front nowhere", fix="give a record in which V rises from rest")
     T = spline(element, at_nodes(np.flatnonzero(told), T.numpy()[told], 0.2), stiffness=0.3)
     level = sd if sd is not None else _noise(data, beat, T)
     data = data.with_sd(level)

@@ -17,7 +17,9 @@ from pinn_engine.cardiac.units import MS_PER_TU, TimeUnit
 from pinn_engine.cli import main
 from pinn_engine.files import mesh as meshes
 from pinn_engine.files import opencarp
+from pinn_engine.files.grid import Grid
 from pinn_engine.files.mesh import Mesh
+from pinn_engine.files.movie import write_movie
 from pinn_engine.files.vtkmesh import write
 
 MODEL = AlievPanfilov()
@@ -230,3 +232,10 @@ def test_a_reference_image_elsewhere_is_told_before_the_fit(tmp_path, capsys, mo
     assert "does not overlap the reference image" in said
     assert "x 0..60" in said
     assert said.count("\n") == 1
+
+
+def test_a_movie_that_never_rises_is_told(tmp_path, capsys):
+    rest = tmp_path / "rest_movie.nii.gz"
+    write_movie(rest, np.full((12, 12, 1, 10), 0.02, np.float32), Grid((12, 12, 1), np.eye(4), 1, 1), 1.0, "tu")
+    assert main(["cardiac", "fit", str(rest), "--map", "D", "--time-unit", "tu", "--out", str(tmp_path / "o")]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
