@@ -30,7 +30,8 @@ def run_cluster(jobs: Sequence[Job], ledger: Ledger, way: Way) -> Iterator[Resul
     from distributed import Client, KilledWorker, as_completed
 
     logging.getLogger("distributed").setLevel(logging.CRITICAL)  # it prints every failure's traceback; we log our own
-    settings = {"distributed.scheduler.allowed-failures": TRIES - 1, "distributed.worker.daemon": True}
+    quiet = {"logging.distributed": "critical"}  # workers of this machine inherit it
+    settings = {"distributed.scheduler.allowed-failures": TRIES - 1, "distributed.worker.daemon": True, **quiet}
     by_id = {job.id: job for job in jobs}
     with dask.config.set(settings), contextlib.ExitStack() as stack:
         client = stack.enter_context(Client(way.scheduler or stack.enter_context(_cluster(way, ledger)), timeout="30s"))
