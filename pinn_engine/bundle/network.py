@@ -43,7 +43,7 @@ class PerfusionNetwork(torch.nn.Module):
 
     def __init__(self, settings: Settings | Mapping[str, Any] | None = None):
         super().__init__()
-        self.settings = settings if isinstance(settings, Settings) else Settings("asl", settings)
+        self.settings = Settings.of("asl", settings)
         task = self.settings.task
         self.arguments = dict(task.fit)
         self.unknown = self.arguments["unknown"] or preset_of(self.arguments["preset"]).unknown

@@ -46,7 +46,7 @@ class HeartNetwork(torch.nn.Module):
 
     def __init__(self, settings: Settings | Mapping[str, Any] | None = None):
         super().__init__()
-        self.settings = settings if isinstance(settings, Settings) else Settings("cardiac", settings)
+        self.settings = Settings.of("cardiac", settings)
         task = self.settings.task
         self.arguments, self.unit = dict(task.fit), TimeUnit(task.read["time_unit"])
         self.register_buffer("spacing", torch.full((3,), SPACING))

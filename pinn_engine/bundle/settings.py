@@ -49,6 +49,11 @@ class Settings:
         words = [text for key, action in known.items() if key in self.values for text in spelt(action, self.values[key])]
         self.call = options_parser(ORGANS[organ], COMMANDS[organ]).parse_args(words)
 
+    @classmethod
+    def of(cls, organ: str, given: Settings | Mapping[str, Any] | None) -> Settings:
+        """As given, or made of values."""
+        return given if isinstance(given, Settings) else cls(organ, given)
+
     def job(self, id: str, image: str, where: str, out: str, truth: Mapping[str, str] | None = None) -> Job:
         """What the command line would run for this input, placed in a study's folder."""
         task = ORGANS[self.organ].task(self.call, image, "")

@@ -19,7 +19,7 @@ class ReadScand(MapTransform):
 
     def __init__(self, settings: Settings | Mapping[str, Any] | None = None, keys: str = "image"):
         super().__init__(keys)
-        self.settings = settings if isinstance(settings, Settings) else Settings("asl", settings)
+        self.settings = Settings.of("asl", settings)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         from .. import asl
@@ -41,7 +41,7 @@ class ReadMovied(MapTransform):
 
     def __init__(self, settings: Settings | Mapping[str, Any] | None = None, keys: str = "image"):
         super().__init__(keys)
-        self.settings = settings if isinstance(settings, Settings) else Settings("cardiac", settings)
+        self.settings = Settings.of("cardiac", settings)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         from ..cardiac.read import read

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..core.solution import Solution, Status
 from ..errors import InputError
 from .eikonal import EikonalDiffusion, tissue_shape
 from .fem import Elements, elements
@@ -234,6 +235,21 @@ def map_parameter(data: HeartData, maps: dict[str, NodeMap], status: np.ndarray,
 
 def given_parameters(model: AlievPanfilov, names: Sequence[str]) -> dict[str, Parameter]:
     return {name: Parameter(float(getattr(model, name)), 0.0, "1", "given") for name in names}
+
+
+def fitted_numbers(
+    data: HeartData, solution: Solution, model: AlievPanfilov, names: Sequence[str]
+) -> tuple[dict[str, Parameter], dict[str, dict[str, float]]]:
+    """The named numbers of one solution in the outside units, the model's others as given, and the correlations."""
+    sentence = "fitted: " + Status(int(solution.status[0])).sentence
+    parameters = {}
+    for name in names:
+        factor, unit = (data.unit.rate_from_tu(1.0), data.unit.diffusivity) if name == "D" else (1.0, "1")
+        value, std = (float(x[0]) * factor for x in (solution.values[name], solution.std(name)))
+        parameters[name] = Parameter(value, std, unit, sentence)
+    table = solution.correlation[0].numpy()
+    correlation = {i: {j: float(table[m, n]) for n, j in enumerate(names)} for m, i in enumerate(names)}
+    return parameters | given_parameters(model, [name for name in ("a", "b", "k") if name not in names]), correlation
 
 
 def common_settings(solved: MapSolution, model: AlievPanfilov, ratio: float | None, width: float, seed: int) -> dict[str, Any]:

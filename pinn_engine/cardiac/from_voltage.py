@@ -8,17 +8,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..core.solution import Status
 from ..errors import InputError
 from .beat import beats
 from .eikonal import front_constant
 from .fem import Diffusion
-from .fit import Progress, check_speed, common_settings, equation_of, given_parameters, map_parameter, node_maps
+from .fit import Progress, check_speed, common_settings, equation_of, fitted_numbers, given_parameters, map_parameter, node_maps
 from .lat import MapSolution
 from .model import AlievPanfilov
+from .numbers import Numbers
 from .numbers import fit_numbers as numbers
 from .read import HeartData
-from .reentry import SHARE, misfit_note, numbers_of_waves, share_firing_again
+from .reentry import SHARE, flat_map, misfit_note, numbers_of_waves, share_firing_again
 from .result import D_MAP, LAT_MAP, HeartFit, NodeMap, NodeStatus, Parameter
 from .voltage import fit_voltage
 
@@ -133,40 +133,25 @@ def fit_numbers(
         unknown,
         progress=lambda done: tell("fit", 0.3 + 0.7 * done),
     )
-    V_fit, W_fit = found.V, found.W
-    return _numbers_fit(data, found, solved, ratio, noise, unknown, V_fit, W_fit, len(samples.value), seed)
+    return _numbers_fit(data, found, solved, ratio, noise, unknown, len(samples.value), seed)
 
 
 def _numbers_fit(
     data: HeartData,
-    found: Any,
+    found: Numbers,
     solved: MapSolution,
     ratio: float | None,
     noise: float | None,
     unknown: tuple[str, ...],
-    V: np.ndarray,
-    W: np.ndarray,
     count: int,
     seed: int,
 ) -> HeartFit:
     solution, unit = found.solution, data.unit
-    outside = {name: (unit.rate_from_tu(1.0), unit.diffusivity) if name == "D" else (1.0, "1") for name in unknown}
-    parameters = {
-        name: Parameter(
-            float(solution.values[name][0]) * outside[name][0],
-            float(solution.std(name)[0]) * outside[name][0],
-            outside[name][1],
-            "fitted: " + Status(int(solution.status[0])).sentence,
-        )
-        for name in unknown
-    }
-    parameters |= given_parameters(found.model, [n for n in ("a", "b", "k") if n not in unknown])
-    table = solution.correlation[0].numpy()
-    correlation = {i: {j: float(table[m, n]) for n, j in enumerate(unknown)} for m, i in enumerate(unknown)}
+    parameters, correlation = fitted_numbers(data, solution, found.model, unknown)
     speed = front_constant(found.model) * found.D**0.5
     T = data.back(solved.T)
     maps = {
-        "D": _flat(data, D_MAP, unit.diffusivity, parameters["D"].value, parameters["D"].std),
+        "D": flat_map(data, D_MAP, unit.diffusivity, parameters["D"].value, parameters["D"].std),
         "LAT": NodeMap(
             LAT_MAP,
             unit.time,
@@ -178,7 +163,7 @@ def _numbers_fit(
     settings = common_settings(solved, found.model, ratio, 1.0, seed) | _about(found.noise, noise, count, "Aliev-Panfilov, simulated")
     settings |= {"speed": {"value": float(unit.rate_from_tu(speed)), "unit": unit.speed}}
     assert data.V is not None
-    residual = ((V - data.V) / found.noise)[np.isfinite(data.V)]
+    residual = ((found.V - data.V) / found.noise)[np.isfinite(data.V)]
     return HeartFit(
         data,
         maps,
@@ -186,18 +171,13 @@ def _numbers_fit(
         parameters,
         correlation,
         solution.verdict(),
-        V,
-        W,
+        found.V,
+        found.W,
         residual,
         convergence=solution.history["cost"],
         settings=settings,
-        notes=misfit_note(data, V),
+        notes=misfit_note(data, found.V),
     )
-
-
-def _flat(data: HeartData, kind: Any, unit: str, value: float, std: float) -> NodeMap:
-    on = data.inside.astype(np.float32)
-    return NodeMap(kind, unit, on * np.float32(value), on * np.float32(std))
 
 
 def _movies(data: HeartData, T: np.ndarray, model: AlievPanfilov) -> tuple[np.ndarray, np.ndarray]:

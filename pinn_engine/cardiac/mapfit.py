@@ -100,6 +100,7 @@ class MapProblem(SparseProblem):
         self.length = (D0 / model.k) ** 0.5
         self.rounding = self.tuning.rounding[0]
         self.active: Tensor | None = None
+        self.begin = -np.inf if data.time is None or not len(data.time) else float(data.time.min())  # T is not seen before the record
         e = equation.element
         dimension = e.cells.shape[1] - 1
         self.patch = (self.tuning.patch * self.length) ** dimension
@@ -124,8 +125,7 @@ class MapProblem(SparseProblem):
         moving = self.rounding > last
         if self.active is None or moving:  # the mask follows T at first, then stays: a moving one lets the cost wander
             T = self.split(theta)[0]
-            first = -np.inf if self.data.time is None or not len(self.data.time) else float(self.data.time.min())  # T is not seen before it
-            self.active = self.mask if self.mask is not None else T.min().clamp(min=first) + self.tuning.start_time < T
+            self.active = self.mask if self.mask is not None else T.min().clamp(min=self.begin) + self.tuning.start_time < T
         if moving and self._stepped:
             self.rounding = max(last, self.rounding * self.tuning.shrink)
         self._stepped = True

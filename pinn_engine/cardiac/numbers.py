@@ -27,6 +27,11 @@ FLOOR = {"D": 0.01, "a": 0.002, "b": 0.001}  # sd from what the noise does not t
 Progress = Callable[[float], None]
 
 
+def floor_covariance(names: tuple[str, ...], D: float) -> torch.Tensor:
+    """(n, n) what every fit of the numbers adds to the covariance that the noise tells."""
+    return torch.diag(torch.tensor([FLOOR[name] * (D if name == "D" else 1.0) for name in names], dtype=torch.float64) ** 2)
+
+
 @dataclass(frozen=True)
 class Numbers:
     """`solution` (B = 1) of the named parameters in inner units; `V`, `W` (N, F) of the best run; `noise` sd of V."""
@@ -123,8 +128,7 @@ def fit_numbers(
     scaled = jacobian / noise
     scaled[:, unknown.index("D")] /= np.exp(point["D"])  # per mm^2/TU
     covariance, condition, weakest = uncertainty(torch.from_numpy(scaled)[None], len(names))
-    floor = torch.tensor([FLOOR[name] * (np.exp(point["D"]) if name == "D" else 1.0) for name in names], dtype=torch.float64)
-    covariance = covariance + torch.diag(floor**2)
+    covariance = covariance + floor_covariance(names, float(np.exp(point["D"])))
     values = {name: torch.tensor([np.exp(point["D"]) if name == "D" else point[name]]) for name in names}
     theta = torch.tensor([[point[name] for name in unknown]], dtype=torch.float64)
     one = torch.ones(1)

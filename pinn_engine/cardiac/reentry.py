@@ -11,10 +11,11 @@ import numpy as np
 from ..core.solution import Status
 from .cycles import local_sums, spread_locally
 from .fem import Diffusion, Elements, elements
+from .fit import fitted_numbers
 from .mapfit import Samples
 from .model import AlievPanfilov
 from .read import HeartData
-from .result import CV_MAP, D_MAP, HeartFit, NodeMap, NodeStatus, Parameter
+from .result import CV_MAP, D_MAP, HeartFit, MapKind, NodeMap, NodeStatus
 from .state_fit import StateFit, fit_state
 
 BIN = 2.5  # TU
@@ -110,21 +111,11 @@ def _result(
     frames: int,
 ) -> HeartFit:
     unit, solution, model = data.unit, found.solution, found.model
-    parameters: dict[str, Parameter] = {}
-    for name in ("D", "a", "b", "k"):
-        if name in names:
-            factor, its_unit = (unit.rate_from_tu(1.0), unit.diffusivity) if name == "D" else (1.0, "1")
-            value, std = float(solution.values[name][0]) * factor, float(solution.std(name)[0]) * factor
-            parameters[name] = Parameter(value, std, its_unit, "fitted: " + Status(int(solution.status[0])).sentence)
-        else:
-            parameters[name] = Parameter(float(getattr(model, name)), 0.0, "1", "given")
-    table = solution.correlation[0].numpy()
-    correlation = {i: {j: float(table[m, n]) for n, j in enumerate(names)} for m, i in enumerate(names)}
+    parameters, correlation = fitted_numbers(data, solution, model, names)
     speed = float(model.speed(found.D))
     relative = float(solution.std("D")[0]) / found.D
-    on = data.inside.astype(np.float32)
     maps = {
-        kind.key: NodeMap(kind, its_unit, on * np.float32(value), on * np.float32(std))
+        kind.key: flat_map(data, kind, its_unit, value, std)
         for kind, its_unit, value, std in (
             (D_MAP, unit.diffusivity, parameters["D"].value, parameters["D"].std),
             (CV_MAP, unit.speed, unit.rate_from_tu(speed), unit.rate_from_tu(0.5 * speed * relative)),
@@ -151,7 +142,6 @@ def _result(
     }
     status = np.where(data.inside, int(NodeStatus.FITTED), int(NodeStatus.OUTSIDE)).astype(np.uint8)
     residual = ((V - data.V) / found.noise)[np.isfinite(data.V) & data.inside[:, None]]
-    cost = solution.history["cost"]
     return HeartFit(
         data,
         maps,
@@ -162,10 +152,16 @@ def _result(
         V,
         W,
         residual,
-        convergence=cost,
+        convergence=solution.history["cost"],
         settings=settings,
         notes=tuple(notes),
     )
+
+
+def flat_map(data: HeartData, kind: MapKind, unit: str, value: float, std: float) -> NodeMap:
+    """One number for all the tissue."""
+    on = data.inside.astype(np.float32)
+    return NodeMap(kind, unit, on * np.float32(value), on * np.float32(std))
 
 
 def share_firing_again(data: HeartData) -> float:

@@ -24,6 +24,7 @@ from .cycles import guess
 from .fem import Diffusion, Elements, Stiffness, elements, stiffness, tensors
 from .mapfit import Samples
 from .model import AlievPanfilov
+from .numbers import floor_covariance
 from .propagate import Frames, Propagator, Run, grid_slowing
 from .starts import laplacian
 
@@ -32,7 +33,6 @@ FIRST_WINDOW = 8.0  # TU; each next one is GROWTH times as long
 GROWTH = 2.5
 HEADROOM = 6.0  # the largest D tried, over the first guess: it sets the stages of a stable step
 PRIOR = {"D": 0.5, "a": 0.02, "b": 0.05}  # sd of log D, a, b about where the fit starts: wide
-FLOOR = {"D": 0.01, "a": 0.002, "b": 0.001}  # sd that the noise does not tell (grid, step): D relative
 FIELDS = ((0.3, 2.5), (0.5, 6.0))  # sd of V0 and W0 about the guess, and range in front scales sqrt(2 D / k)
 SOFT = 0.02  # W at which it is bent to stay positive
 BROKEN = 1.3  # chi-squared a sample, over the windows' before: a wave came in that the first frame does not explain
@@ -316,8 +316,7 @@ def _report(
     unit[-n:] = torch.eye(n, dtype=torch.float64)
     inverse = conjugate(found.at.information, unit, 60, 0.02)[-n:]
     size = torch.tensor([PRIOR[name] * (D if name == "D" else 1.0) for name in names], dtype=torch.float64)
-    floor = torch.tensor([FLOOR[name] * (D if name == "D" else 1.0) for name in names], dtype=torch.float64)
-    covariance = 0.5 * (inverse + inverse.T) * size[:, None] * size * max(chi2, 1.0) + torch.diag(floor**2)
+    covariance = 0.5 * (inverse + inverse.T) * size[:, None] * size * max(chi2, 1.0) + floor_covariance(names, D)
     condition, weakest = identifiability(covariance[None])
     status = Status.AT_BOUND if D_grid > 0.98 * problem.propagator.largest_D else found.status
     values = {name: torch.tensor([D if name == "D" else float(getattr(model, name))]) for name in names}

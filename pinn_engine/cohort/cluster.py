@@ -13,14 +13,7 @@ from .run import Way
 from .study import Job
 
 TRIES = 3  # workers that a job may take down
-SLURM = {  # option: (argument of dask_jobqueue.SLURMCluster, its default)
-    "queue": ("queue", None),
-    "account": ("account", None),
-    "walltime": ("walltime", "02:00:00"),
-    "memory": ("memory", "8GB"),
-    "cores": ("cores", "1"),
-    "gpus": ("gpus", None),
-}
+SLURM = {"queue": None, "account": None, "walltime": "02:00:00", "memory": "8GB", "cores": "1", "gpus": None}  # option: its default
 
 
 def run_cluster(jobs: Sequence[Job], ledger: Ledger, way: Way) -> Iterator[Result]:
@@ -32,16 +25,13 @@ def run_cluster(jobs: Sequence[Job], ledger: Ledger, way: Way) -> Iterator[Resul
     logging.getLogger("distributed").setLevel(logging.CRITICAL)  # it prints every failure's traceback; we log our own
     quiet = {"logging.distributed": "critical"}  # workers of this machine inherit it
     settings = {"distributed.scheduler.allowed-failures": TRIES - 1, "distributed.worker.daemon": True, **quiet}
-    by_id = {job.id: job for job in jobs}
     with dask.config.set(settings), contextlib.ExitStack() as stack:
-        client = stack.enter_context(Client(way.scheduler or stack.enter_context(_cluster(way, ledger)), timeout="30s"))
-        work = str(ledger.work.path) if ledger.work is not ledger.jobs else None
-        futures = [
-            client.submit(work_one, job, str(ledger.out), work, way.retry_failed, key=f"{job.id}-{os.getpid()}", pure=False) for job in jobs
-        ]
-        names = {future.key: job.id for future, job in zip(futures, jobs, strict=True)}
-        for future in as_completed(futures):
-            job = by_id[names[future.key]]
+        client = stack.enter_context(Client(way.scheduler or stack.enter_context(_cluster(way)), timeout="30s"))
+        asked = {
+            client.submit(work_one, job, *ledger.place, way.retry_failed, key=f"{job.id}-{os.getpid()}", pure=False): job for job in jobs
+        }
+        for future in as_completed(asked):
+            job = asked[future]
             if future.status == "finished":
                 yield future.result()
                 continue
@@ -57,7 +47,7 @@ def work_one(job: Job, out: str, work: str | None, retry_failed: bool) -> Result
     return Ledger(out, work).run(job, retry_failed=retry_failed, wait=True)
 
 
-def _cluster(way: Way, ledger: Ledger):
+def _cluster(way: Way):
     if way.cluster == "slurm":
         cluster = slurm_cluster(way.slurm)
         cluster.scale(jobs=way.processes)
@@ -87,7 +77,7 @@ def slurm_cluster(options: Mapping[str, str]):
     _needed("dask_jobqueue")
     from dask_jobqueue import SLURMCluster
 
-    asked = {name: options.get(name, default) for name, (_, default) in SLURM.items()}
+    asked = {name: options.get(name, default) for name, default in SLURM.items()}
     if unknown := set(options) - set(SLURM):
         raise InputError("--slurm", "has an unknown part", found=", ".join(sorted(unknown)), fix=f"use {', '.join(SLURM)}")
     try:

@@ -48,6 +48,11 @@ class Ledger:
         self.jobs = OutputFolder(self.out / "logs" / "jobs")
         self.work = OutputFolder(work) if work else self.jobs
 
+    @property
+    def place(self) -> tuple[str, str | None]:
+        """The arguments that make this ledger again in another process."""
+        return str(self.out), None if self.work is self.jobs else str(self.work.path)
+
     def state(self, job: Job) -> tuple[State, Result | None]:
         """`changed`: done or failed with other inputs, options or version, or some of its files are gone."""
         marker = self._read(self.jobs.path / f"{job.id}.json")

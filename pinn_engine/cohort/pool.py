@@ -68,8 +68,7 @@ def run_processes(
 
     def start(number: int) -> Worker:
         ours, theirs = context.Pipe()
-        work = str(ledger.work.path) if ledger.work is not ledger.jobs else None
-        arguments = (theirs, alive, str(ledger.out), work, retry_failed, dict(environment(number)))
+        arguments = (theirs, alive, *ledger.place, retry_failed, dict(environment(number)))
         process = context.Process(target=serve, args=arguments, daemon=True)
         process.start()
         theirs.close()

@@ -80,11 +80,11 @@ def key(job: Job) -> str:
     for path in sorted(files, key=lambda path: os.path.relpath(path, home)):
         digest.update(os.path.relpath(path, home).encode(errors="surrogateescape"))
         with open(path, "rb") as stream:
-            digest.update(hashlib.file_digest(stream, "sha256").digest() if hasattr(hashlib, "file_digest") else _sha256(stream))
+            digest.update(_sha256(stream))
     return digest.hexdigest()
 
 
-def _sha256(stream) -> bytes:  # Python 3.10
+def _sha256(stream) -> bytes:
     digest = hashlib.sha256()
     while block := stream.read(1 << 20):
         digest.update(block)

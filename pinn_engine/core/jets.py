@@ -50,28 +50,26 @@ def forward(network: MLP, weights: Tensor, inputs: Tensor) -> Pass:
 
 def pull_back(network: MLP, done: Pass, seeds: Tensor) -> Tensor:
     """(N, W) d/d weights of sum_{c, o} seeds[c, n, o] * output[c, n, o], a row a point; `seeds` (C, N, O) is d residual / d output."""
-    act = ACTIVATIONS[network.activation]
-    blocks: list[Tensor] = []
-    for k in reversed(range(len(done.layers))):
-        if k < len(done.before):
-            seeds = _through(act, done.before[k], seeds)
-        blocks = [_outer(done.inputs[k], seeds), seeds[VALUE], *blocks]
-        if k:
-            seeds = seeds @ done.layers[k][0].T
-    return torch.cat(blocks, dim=1)
+    return torch.cat([block for a, s in _backward(network, done, seeds) for block in (_outer(a, s), s[VALUE])], dim=1)
 
 
 def pull_back_sum(network: MLP, done: Pass, seeds: Tensor) -> Tensor:
     """(W,) the same summed over the points: the gradient of a cost, without the Jacobian."""
+    sums = ((torch.einsum("cni,cno->io", a, s).reshape(-1), s[VALUE].sum(dim=0)) for a, s in _backward(network, done, seeds))
+    return torch.cat([block for pair in sums for block in pair])
+
+
+def _backward(network: MLP, done: Pass, seeds: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """Per layer, the first one first: the jets that went in (C, N, in), and the seeds (C, N, out) at its linear part."""
     act = ACTIVATIONS[network.activation]
-    blocks: list[Tensor] = []
+    layers: list[tuple[Tensor, Tensor]] = []
     for k in reversed(range(len(done.layers))):
         if k < len(done.before):
             seeds = _through(act, done.before[k], seeds)
-        blocks = [torch.einsum("cni,cno->io", done.inputs[k], seeds).reshape(-1), seeds[VALUE].sum(dim=0), *blocks]
+        layers.append((done.inputs[k], seeds))
         if k:
             seeds = seeds @ done.layers[k][0].T
-    return torch.cat(blocks)
+    return layers[::-1]
 
 
 def _through(act, z: Tensor, seeds: Tensor) -> Tensor:
