@@ -6,6 +6,7 @@ threads, nothing that differs between Slicer versions or operating systems; and 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal as signals
@@ -84,7 +85,8 @@ class Job:
 
     def _stop(self) -> None:
         """Once politely, then by force. The engine's id is told in the first line; until then there is nothing worth killing."""
-        assert self._process is not None and self._cancelled is not None
+        assert self._process is not None
+        assert self._cancelled is not None
         late = time.monotonic() - self._cancelled > GRACE
         if self._engine is not None:
             if not self._asked or late:
@@ -134,7 +136,5 @@ def _signal_group(pid: int, *, force: bool) -> None:
             ["taskkill", "/T", "/F", "/PID", str(pid)], capture_output=True, check=False, creationflags=subprocess.CREATE_NO_WINDOW
         )
         return
-    try:
+    with contextlib.suppress(ProcessLookupError, PermissionError):  # already gone
         os.killpg(pid, signals.SIGKILL if force else signals.SIGTERM)
-    except (ProcessLookupError, PermissionError):  # already gone
-        pass

@@ -112,7 +112,9 @@ class Run:
             self.progressed.emit(done, message)
 
     def _on_end(self, code: int) -> None:
-        assert self._job is not None and self._work is not None and self._folder is not None
+        assert self._job is not None
+        assert self._work is not None
+        assert self._folder is not None
         job, self._job = self._job, None
         if self.state == CANCELLING:
             self._finish(IDLE, "Cancelled.")
