@@ -11,7 +11,7 @@ import slicer
 SPACING = 12.0  # mm: a phantom of a few hundred voxels
 
 
-def test_fit_of_the_phantom(logic) -> str:
+def fit_of_the_phantom(logic) -> str:
     """Series and M0 in, maps out: values, units, display, place in RAS."""
     asl, m0 = logic.loadPhantom(SPACING)
     maps = logic.process(asl, m0, waitForCompletion=True, device="cpu")
@@ -30,7 +30,7 @@ def test_fit_of_the_phantom(logic) -> str:
     return logic.run.message
 
 
-def test_run_again_from_the_parameter_node(logic) -> str:
+def run_again_from_the_parameter_node(logic) -> str:
     """Two runs of the same settings give the same nodes, not more of them."""
     node = logic.getParameterNode()
     node.asl, node.m0 = logic.loadPhantom(SPACING)
@@ -44,7 +44,7 @@ def test_run_again_from_the_parameter_node(logic) -> str:
     return logic.run.message
 
 
-def test_region_table(logic) -> str:
+def region_table(logic) -> str:
     """A segmentation drawn anywhere gives a row a segment."""
     node = logic.getParameterNode()
     node.asl, node.m0 = logic.loadPhantom(SPACING)
@@ -59,7 +59,7 @@ def test_region_table(logic) -> str:
     return f"{table.GetNumberOfRows()} region"
 
 
-def test_bad_input_is_one_sentence(logic) -> str:
+def bad_input_is_one_sentence(logic) -> str:
     """A mask of another size is refused before anything is started, with both sizes."""
     asl, m0 = logic.loadPhantom(SPACING)
     mask = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode", "small")
@@ -73,8 +73,8 @@ def test_bad_input_is_one_sentence(logic) -> str:
 
 
 ALL = (
-    test_fit_of_the_phantom,
-    test_run_again_from_the_parameter_node,
-    test_region_table,
-    test_bad_input_is_one_sentence,
+    fit_of_the_phantom,
+    run_again_from_the_parameter_node,
+    region_table,
+    bad_input_is_one_sentence,
 )
