@@ -27,7 +27,8 @@ class Work:
 
     prepare: Callable[[Path], Sequence[str]]
     collect: Callable[[Path], str]
-    device: str = "auto"
+    device: str | None = "auto"  # None: a command that takes neither device nor progress
+    words: Callable[[str, str], str] = lambda sentence, folder: sentence  # the engine's line and the folder, in the panel's words
 
 
 class Run:
@@ -44,7 +45,7 @@ class Run:
         self._work: Work | None = None
         self._folder: Path | None = None
         self._arguments: list[str] = []
-        self._device = "auto"
+        self._device: str | None = "auto"
         self._begin = 0.0
 
     @property
@@ -99,8 +100,8 @@ class Run:
 
     def _launch(self) -> None:
         assert self._folder is not None
-        command = self.command([*self._arguments, "--device", self._device, "--progress", "json"])
-        self._job = Job(command, self._folder / "log.txt", engine.environment())
+        options = [] if self._device is None else ["--device", self._device, "--progress", "json"]
+        self._job = Job(self.command([*self._arguments, *options]), self._folder / "log.txt", engine.environment())
         self._job.progressed.connect(self._on_progress)
         self._job.logged.connect(self.logged.emit)
         self._job.ended.connect(self._on_end)
@@ -134,13 +135,14 @@ class Run:
 
     def _failed(self, lines: Sequence[str], code: int) -> None:
         found = explain(lines, code)
-        if found.action == RETRY_ON_CPU and self._device != "cpu":
+        if found.action == RETRY_ON_CPU and self._device not in ("cpu", None):
             self._device = "cpu"
             self.logged.emit(f"{found.sentence} Trying again on the CPU.")
             self._launch()
             return
         advice = f" {self.install.report()}." if found.action == INSTALL else ""
-        self._keep_folder(found.sentence + advice)
+        assert self._work is not None
+        self._keep_folder(self._work.words(found.sentence, str(self._folder)) + advice)
 
     def _keep_folder(self, sentence: str) -> None:
         """After a failure inputs and log stay, and the log says where: they may be needed to find the cause."""
