@@ -22,7 +22,9 @@ def main() -> int:
         turn = (-1.0, -1.0, 1.0) if said == "LPS" else (1.0, 1.0, 1.0)
         fields = {name: values * turn if name in positions else values for name, values in mesh.field_data.items()}
         fibres = None if mesh.fibres is None else mesh.fibres * turn
-        ras = replace(mesh, points=mesh.points * turn, space="RAS", field_data=fields, fibres=fibres, cell_data=_without_fibres(mesh.cell_data))
+        ras = replace(
+            mesh, points=mesh.points * turn, space="RAS", field_data=fields, fibres=fibres, cell_data=_without_fibres(mesh.cell_data)
+        )
         vtkmesh.write(ras, Path(target) / ("mesh.vtp" if mesh.is_surface else "mesh.vtu"))
     except InputError as error:
         sys.stderr.write(f"error: {error}\n")

@@ -90,7 +90,9 @@ def world_mesh(model, mesh):
     names = [copy.GetCellData().GetArrayName(index) for index in range(copy.GetCellData().GetNumberOfArrays())]
     if positions is not None or any(name.lower() in FIBRES for name in names if name):
         what = "measured points" if positions is not None else "fibres"
-        raise Problem(f"{model.GetName()} has {what} and stands under a transform: these would not be turned with it. Remove the transform.")
+        raise Problem(
+            f"{model.GetName()} has {what} and stands under a transform: these would not be turned with it. Remove the transform."
+        )
     return copy
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-from PINNCommonLib.specs import MILLISECONDS, OWN, VIRIDIS, MapSpec, ucum
+from PINNCommonLib.specs import MILLISECONDS, NO_UNIT, OWN, RANDOM, VIRIDIS, MapSpec, ucum
 
 TINY = 1e-6  # below is background, shown transparent
 PLASMA = ("vtkMRMLColorTableNodeFilePlasma.txt", "vtkMRMLColorTableNodeIron")
@@ -13,7 +13,17 @@ TURBO = ("vtkMRMLColorTableNodeFileTurbo.txt", "vtkMRMLColorTableNodeFullRainbow
 
 _MS = (
     MapSpec("CV", "Conduction velocity", ("CV", OWN, "Conduction velocity"), ucum("m/s", "meter per second"), "m/s", PLASMA, None, TINY, 2),
-    MapSpec("D", "Diffusivity D", ("D", OWN, "Diffusivity"), ucum("mm2/ms", "square millimeter per millisecond"), "mm²/ms", VIRIDIS, None, TINY, 3),
+    MapSpec(
+        "D",
+        "Diffusivity D",
+        ("D", OWN, "Diffusivity"),
+        ucum("mm2/ms", "square millimeter per millisecond"),
+        "mm²/ms",
+        VIRIDIS,
+        None,
+        TINY,
+        3,
+    ),
     MapSpec("LAT", "Activation time", ("LAT", OWN, "Local activation time"), MILLISECONDS, "ms", TURBO, None, TINY, 0),
 )
 _TU = {  # 1 TU = 12.9 ms; UCUM writes units of one's own in braces
@@ -21,17 +31,20 @@ _TU = {  # 1 TU = 12.9 ms; UCUM writes units of one's own in braces
     "D": {"ucum": ucum("mm2/{TU}", "square millimeter per time unit of 12.9 ms"), "unit": "mm²/TU"},
     "LAT": {"ucum": ucum("{TU}", "time unit of 12.9 ms"), "unit": "TU", "decimals": 1},
 }
+_STATUS = MapSpec("status", "How the fit ended", ("STATUS", OWN, "Status of the fit"), NO_UNIT, "", RANDOM, (0.0, 4.0), TINY, 0)
 KEYS = tuple(spec.key for spec in _MS)
 
 
 def specs(time_unit: str) -> dict[str, MapSpec]:
     """By array name: CV, D, LAT and their standard deviations, in `ms` or `tu`."""
     bases = [spec if time_unit == "ms" else replace(spec, **_TU[spec.key]) for spec in _MS]
-    return {one.key: one for base in bases for one in (base, base.std())}
+    return {one.key: one for base in bases for one in (base, base.std())} | {_STATUS.key: _STATUS}
 
 
 def manual_range(values: np.ndarray, tissue: np.ndarray, spec: MapSpec) -> tuple[float, float]:
     """2nd to 98th percentile over the fitted tissue, opened a little where all is one value; activation times and speeds from their ends."""
+    if spec.window is not None:
+        return spec.window
     inside = values[tissue & np.isfinite(values)]
     if inside.size == 0:
         return 0.0, 1.0

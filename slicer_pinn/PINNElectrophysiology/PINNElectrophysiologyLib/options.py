@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from PINNCommonLib.explain import Problem
 
 UNKNOWNS = {  # what the panel shows: options of `pinn-engine cardiac fit`
-    "D as a map": ("--map", "D"),
-    "D as a map; a and b": ("--map", "D", "--unknown", "D,a,b"),
-    "D, one number": ("--unknown", "D"),
-    "D, a and b, numbers": ("--unknown", "D,a,b"),
+    "maps of CV and D": ("--map", "D"),
+    "maps; a and b as numbers": ("--map", "D", "--unknown", "D,a,b"),
+    "D as one number": ("--unknown", "D"),
+    "D, a and b as numbers": ("--unknown", "D,a,b"),
 }
 METHODS = {"chosen by the data": (), "travelling beat": ("--method", "travelling"), "field networks": ("--method", "network")}
 TIME_UNITS = ("ms", "tu")
 DEVICES = ("auto", "cpu")
+MAPS = {  # what the panel shows: array of the output model
+    "conduction velocity": "CV",
+    "conduction velocity, std": "CV_std",
+    "diffusivity": "D",
+    "diffusivity, std": "D_std",
+    "activation time": "LAT",
+    "activation time, std": "LAT_std",
+    "how the fit ended": "status",
+}
 AUTOMATIC = ""  # of `array`: measured points where the file has them, else LAT, else V
 
 
@@ -25,7 +34,7 @@ class Settings:
     """All choices but the nodes. 0 in `across` and `noise`: as the engine chooses. `times`: of the frames of V, in the time unit."""
 
     array: str = AUTOMATIC
-    unknowns: str = "D as a map"
+    unknowns: str = "maps of CV and D"
     timeUnit: str = "ms"
     spacing: float = 1.0
     method: str = "chosen by the data"
@@ -34,6 +43,11 @@ class Settings:
     times: str = ""
     given: str = ""
     device: str = "auto"
+
+    @classmethod
+    def of(cls, parameters) -> Settings:
+        """From anything that has these attributes, such as the wrapped parameter node."""
+        return cls(**{one.name: getattr(parameters, one.name) for one in fields(cls)})
 
 
 def arguments(settings: Settings) -> list[str]:

@@ -21,8 +21,8 @@ from .options import Settings
 MEASURED = "measured"  # array of the result: what was fitted (activation times or V), as the input has it
 
 
-def collect(folder: Path, settings: Settings, model, reference=None, output=None) -> tuple[dict[str, object], str]:
-    """Nodes by role (model, table, plot's chart, CV, CV_std, …) and one sentence. `output`: a model node to fill anew."""
+def collect(folder: Path, settings: Settings, model, reference=None, output=None) -> tuple[dict[str, object], str, list[str]]:
+    """Nodes by role (model, table, chart, CV, CV_std, …), one sentence, the engine's notes. `output`: a model node to fill anew."""
     out = folder / "out"
     found = sorted(out.glob("*_cardiac.vt[pu]"))
     if not found:
@@ -48,7 +48,7 @@ def collect(folder: Path, settings: Settings, model, reference=None, output=None
     background = reference or made.get("CV")
     if background is not None:
         nodes.show_layers(background, made.get("CV"))
-    return made, sentence(made["model"], fitted, parameters, table)
+    return made, sentence(made["model"], fitted, table), list(parameters.get("Notes") or [])
 
 
 def read_mesh(path: Path):
@@ -151,7 +151,7 @@ def parameter_table(model, parameters: dict, name: str):
     return node
 
 
-def sentence(model, fitted, parameters: dict, table: dict[str, MapSpec]) -> str:
+def sentence(model, fitted, table: dict[str, MapSpec]) -> str:
     """With numbers: what was fitted, and how much of it can be trusted."""
     tissue = tissue_of(fitted)
     status = vtk_to_numpy(fitted.GetPointData().GetArray("status"))
@@ -161,8 +161,7 @@ def sentence(model, fitted, parameters: dict, table: dict[str, MapSpec]) -> str:
         if array is not None and tissue.any():
             spec = table[key]
             parts.append(f"median {key} {np.median(vtk_to_numpy(array)[tissue]):.{spec.decimals}f} {spec.unit}")
-    notes = parameters.get("Notes") or []
-    return ", ".join(parts) + "." + (f" {len(notes)} notes of the engine are in the log." if notes else "")
+    return ", ".join(parts) + "."
 
 
 def kept(model, role: str):

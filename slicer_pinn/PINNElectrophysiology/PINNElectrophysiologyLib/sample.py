@@ -28,7 +28,16 @@ def shell(rings: int = RINGS, around: int = AROUND, share: float = SHARE, noise:
     at = np.interp(np.linspace(0.0, way[-1], rings + 1), way, angle)
     turn = 2.0 * np.pi * np.arange(around) / around
     ring = np.repeat(at[1:-1], around)
-    points = [(LENGTH, 0.0, 0.0), *zip(LENGTH * np.cos(ring), WIDTH * np.sin(ring) * np.cos(np.tile(turn, rings - 1)), WIDTH * np.sin(ring) * np.sin(np.tile(turn, rings - 1)), strict=True), (-LENGTH, 0.0, 0.0)]
+    points = [
+        (LENGTH, 0.0, 0.0),
+        *zip(
+            LENGTH * np.cos(ring),
+            WIDTH * np.sin(ring) * np.cos(np.tile(turn, rings - 1)),
+            WIDTH * np.sin(ring) * np.sin(np.tile(turn, rings - 1)),
+            strict=True,
+        ),
+        (-LENGTH, 0.0, 0.0),
+    ]
     where = np.concatenate([[at[0]], ring, [at[-1]]])
     LAT, CV = np.interp(where, angle, late), np.interp(where, angle, speed)
     generator = np.random.default_rng(seed)
