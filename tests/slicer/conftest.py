@@ -26,5 +26,6 @@ def scene(shim):
     """A new empty scene; what was shown or asked before is forgotten."""
     shim.messages.clear()
     shim.answers.clear()
+    shim.paths.clear()
     shim.errors.clear()
     return shim.new_scene()

@@ -6,5 +6,6 @@ instead of our doubles. Pictures of such panels are pictures of this shim, not o
 """
 
 from .application import answers, errors, load_module, messages, new_scene, start, unload
+from .qt_module import paths
 
-__all__ = ["answers", "errors", "load_module", "messages", "new_scene", "start", "unload"]
+__all__ = ["answers", "errors", "load_module", "messages", "new_scene", "paths", "start", "unload"]

@@ -169,6 +169,7 @@ def new_scene() -> Any:
     colors = logic.GetColorLogic()
     colors.SetMRMLScene(scene)
     colors.AddDefaultColorNodes()
+    scene.RegisterNodeClass(slicer.vtkMRMLColorLegendDisplayNode())  # in the application the Colors module does it
     volumes = slicer.vtkSlicerVolumesLogic()
     volumes.SetMRMLApplicationLogic(logic)
     volumes.SetMRMLScene(scene)

@@ -13,12 +13,27 @@ from .manners import SHIM, Manners, is_object_class, mannered
 HOMES = (QtCore, QtGui, QtWidgets)
 
 
+paths: list[str] = []  # what the person will choose in the next file dialogs; nothing: Cancel
+
+
+class FileDialog:
+    """`qt.QFileDialog`: PythonQt returns the path alone, and no window opens here."""
+
+    @staticmethod
+    def getOpenFileName(*ignored: Any) -> str:
+        return paths.pop(0) if paths else ""
+
+    getExistingDirectory = getSaveFileName = getOpenFileName
+
+
 class QtModule(ModuleType):
     """Looks a name up when it is asked for; what Qt does not have raises AttributeError, as in Slicer."""
 
     def __getattr__(self, name: str) -> Any:
         if name == "QUiLoader":
             return UiLoader
+        if name == "QFileDialog":
+            return FileDialog
         if name == "Signal":
             raise AttributeError("qt.Signal crashes Slicer: use a plain Python list of callbacks")
         for home in HOMES:

@@ -74,7 +74,7 @@ class qMRMLNodeComboBox(Manners, QtWidgets.QComboBox, metaclass=Meta):
         self._observers: list[int] = []
         self._last: Any = None
         self.setEnabled(False)
-        self.setMinimumContentsLength(12)
+        self.setSizePolicy(QtWidgets.QSizePolicy.Policy.Expanding, QtWidgets.QSizePolicy.Policy.Fixed)
         QtWidgets.QComboBox.currentIndexChanged.__get__(self).connect(self._report)
 
     noneEnabled, addEnabled, removeEnabled = _flag("none"), _flag("add"), _flag("remove")
