@@ -31,6 +31,7 @@ def canvas(width: int, height: int) -> tuple[plt.Figure, plt.Axes]:
     axes.set_xlim(0, width)
     axes.set_ylim(0, height)
     axes.axis("off")
+    axes.set_autoscale_on(False)
     return figure, axes
 
 
@@ -50,30 +51,30 @@ def curve(axes: plt.Axes, left: float, right: float, bottom: float, top: float) 
     signal = rise * np.exp(-np.clip(t - 0.9, 0, None) / 1.3)
     signal /= signal.max()
     x, y = left + (right - left) * t / 4, bottom + (top - bottom) * signal
-    axes.fill_between(x, y - 5, y + 5, color=PAPER, alpha=0.28, lw=0)
-    axes.plot(x, y, color=PAPER, lw=3.2, solid_capstyle="round")
+    axes.fill_between(x, y - 5, y + 5, color=PAPER, alpha=0.28, lw=0, zorder=3)
+    axes.plot(x, y, color=PAPER, lw=3.2, solid_capstyle="round", zorder=4)
     dots = np.array([38, 62, 92, 124, 160])
-    axes.plot(x[dots], y[dots], "o", color="#ff9e3d", ms=6.5, mec=NIGHT, mew=1)
+    axes.plot(x[dots], y[dots], "o", color="#ff9e3d", ms=6.5, mec=NIGHT, mew=1, zorder=5)
 
 
 def main() -> None:
     cbf = slice_of(make((70, 86, 56), 2.0, 3, snr=None, lesions=False).cbf)
-    show = {"cmap": faded("inferno"), "vmin": 4, "vmax": 85, "interpolation": "bilinear", "aspect": "equal"}
+    show = {"cmap": faded("inferno"), "vmin": 4, "vmax": 85, "interpolation": "bilinear", "zorder": 2}
 
     figure, axes = canvas(128, 128)
     tile(axes, 128)
-    axes.imshow(cbf, extent=(20, 108, 10, 118), **show)
+    axes.imshow(cbf, extent=(20, 108, 10, 118), aspect="auto", **show)
     figure.savefig(HERE / "PINNPerfusion" / "Resources" / "Icons" / "PINNPerfusion.png", transparent=True)
 
     figure, axes = canvas(128, 128)
     tile(axes, 128)
-    axes.imshow(cbf, extent=(26, 102, 34, 122), alpha=0.9, **show)
+    axes.imshow(cbf, extent=(26, 102, 34, 122), aspect="auto", **show)
     curve(axes, 14, 114, 14, 50)
     figure.savefig(HERE / "PINN.png", transparent=True)
 
     figure, axes = canvas(260, 280)
     axes.add_patch(plt.Rectangle((0, 0), 260, 280, color=NIGHT))
-    axes.imshow(cbf, extent=(30, 230, 26, 272), **show)
+    axes.imshow(cbf, extent=(30, 230, 26, 272), aspect="auto", **show)
     axes.text(130, 12, "ASL phantom", color=PAPER, ha="center", va="center", fontsize=13)
     figure.savefig(HERE / "PINNPerfusion" / "Resources" / "Icons" / "ASLPhantom.png")
 
