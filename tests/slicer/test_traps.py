@@ -182,7 +182,7 @@ def test_series_without_delays(shim, scene, tmp_path):
     node.asl.SetIndexUnit("ms")
     for index in range(4):
         node.asl.UpdateIndexValue(node.asl.GetNthIndexValue(0), str(500.0 + index))
-    assert logic.missing(node) == ["Labelling", "Label duration", "Order of volumes"]
+    assert logic.missing(node) == ["Labelling", "Label duration"]
 
 
 def test_bundled_names_are_slicers(shim):
