@@ -1,4 +1,4 @@
-"""Signals of logic objects. Qt's own cannot be used: defining `qt.Signal` inside PythonQt crashes Slicer."""
+"""Signals of logic objects. Qt's own cannot be used: defining one inside PythonQt crashes Slicer."""
 
 from __future__ import annotations
 

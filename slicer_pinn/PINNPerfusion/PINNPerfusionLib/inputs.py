@@ -77,12 +77,15 @@ def beside(node) -> Beside:
 
 def load(path: Path):
     """A node of an image file: a sequence for a 4-D one, with a volume that plays it where the application does that."""
-    sequence = nodes.read_sequence(path, sidecars.stem(path))
-    if sequence.GetNumberOfDataNodes() == 1:
-        slicer.mrmlScene.RemoveNode(sequence)
+    try:
+        series = sidecars.is_series(path)
+    except (OSError, ValueError) as error:
+        raise Problem(f"{path.name} cannot be read as an image: {error}") from None
+    if not series:
         volume = nodes.read_volume(path, sidecars.stem(path))
         volume.SetAttribute("PINN.File", str(path))
         return volume
+    sequence = nodes.read_sequence(path, sidecars.stem(path))
     sequence.SetAttribute("PINN.File", str(path))
     beside(sequence)
     browser = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSequenceBrowserNode", f"{sequence.GetName()} browser")
@@ -188,11 +191,11 @@ def _m0(folder: Path, name: str, settings: Settings, known: Mapping[str, object]
 
 def _read_file(path: Path) -> Image:
     """An image file through MRML, without leaving a node in the scene."""
-    sequence = nodes.read_sequence(path, path.name)
+    node = nodes.read_sequence(path, path.name) if sidecars.is_series(path) else nodes.read_volume(path, path.name)
     try:
-        return read_image(sequence, "M0")
+        return read_image(node, "M0")
     finally:
-        slicer.mrmlScene.RemoveNode(sequence)
+        slicer.mrmlScene.RemoveNode(node)
 
 
 def _mask(folder: Path, image: Image, asl, mask) -> Path:

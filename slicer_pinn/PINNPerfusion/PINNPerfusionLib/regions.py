@@ -36,8 +36,8 @@ def region_table(maps: Mapping[str, object], regions, node=None):
         columns["Voxels"].append(int(inside.sum()))
         columns["Fitted"].append(float((inside & fitted).sum() / inside.sum()))
     for spec in SCALAR.values():
-        if spec.key not in maps or spec.key == "misfit":
-            continue
+        if spec.key not in maps or spec.key == "misfit" or maps[spec.key].GetVoxelValueUnits().GetCodeValue() != spec.ucum[0]:
+            continue  # relative and absolute CBF share a role; the unit tells which this is
         values = read_image(maps[spec.key], spec.title).array[0]
         std = read_image(maps[f"{spec.key}_std"], spec.title).array[0] if f"{spec.key}_std" in maps else None
         for label in order:

@@ -13,6 +13,7 @@ from PINNCommonLib import nodes
 from PINNCommonLib.explain import Problem
 
 from .mapspecs import CURVES, MASK, SCALAR, STATUS, STATUS_COLORS
+from .sidecars import header_matrix, stem
 
 Nodes = MutableMapping[str, object]  # role -> node; filled anew where a role has one already
 
@@ -38,7 +39,7 @@ def collect(out: Path, prefix: str, title: str, asl, transform, into: Nodes) -> 
     for role, suffix in CURVES.items():
         file = out / f"{prefix}_{suffix}.nii.gz"
         made[role] = nodes.read_sequence(file, f"{title} {role}", _kept(into, role))
-        _set_delays(made[role], json.loads(file.with_name(f"{prefix}_{suffix}.json").read_text(encoding="utf-8")))
+        _set_delays(made[role], file)
     made["quality"] = _table(out / f"{prefix}_desc-qualitycontrol_cbf.tsv", f"{title} quality", _kept(into, "quality"), upright=True)
     made["checks"] = _table(out / f"{prefix}_desc-plausibility_cbf.tsv", f"{title} checks", _kept(into, "checks"))
     for role in set(into) - set(made):
@@ -82,15 +83,17 @@ def _kept(into: Nodes, role: str):
     return node if node is not None and slicer.mrmlScene.IsNodePresent(node) else None
 
 
-def _set_delays(sequence, about: dict[str, object]) -> None:
-    """The delays as index values (s), and slice timing, so that the curve of a voxel can be drawn without the files."""
-    delays = [float(value) for value in about["PostLabelingDelay"]]  # type: ignore[union-attr]
-    pulsed = about.get("ArterialSpinLabelingType") == "PASL"
-    sequence.SetIndexName("TI" if pulsed else "PLD")
+def _set_delays(sequence, file: Path) -> None:
+    """Delays (s) and the time of each slice in MRML's order, so that the curve of a voxel can be drawn without the files."""
+    about = json.loads(file.with_name(f"{stem(file)}.json").read_text(encoding="utf-8"))
+    slices, axis = list(about.get("SliceDelay", [0.0])), str(about.get("SliceAxis", "k"))
+    if axis == "k" and np.linalg.det(header_matrix(file)[0][:3, :3]) < 0:
+        slices.reverse()  # MRML turns k around in left-handed files
+    sequence.SetIndexName("TI" if about.get("ArterialSpinLabelingType") == "PASL" else "PLD")
     sequence.SetIndexUnit("s")
-    sequence.SetAttribute("PINN.SliceDelay", json.dumps(about.get("SliceDelay", [0.0])))
-    sequence.SetAttribute("PINN.SliceAxis", str(about.get("SliceAxis", "k")))
-    sequence.SetAttribute("PINN.Delays", json.dumps(delays))
+    sequence.SetAttribute("PINN.SliceDelay", json.dumps(slices))
+    sequence.SetAttribute("PINN.SliceAxis", axis)
+    sequence.SetAttribute("PINN.Delays", json.dumps([float(value) for value in about["PostLabelingDelay"]]))
 
 
 def _status_colors(legend: Path):

@@ -68,6 +68,20 @@ def m0_beside(path: Path) -> Path | None:
     return next((found for suffix in SUFFIXES if (found := path.parent / f"{base}_m0scan{suffix}").is_file()), None)
 
 
+def is_series(path: Path) -> bool:
+    """True where an image file holds several volumes, which MRML reads in another way than one."""
+    name = path.name.lower()
+    if name.endswith((".nrrd", ".nhdr")):
+        found = re.search(r"^dimension:\s*(\d+)", _nrrd_header(path), re.MULTILINE)
+        return found is not None and int(found[1]) > 3
+    if not name.endswith((".nii", ".nii.gz")):
+        return False
+    head = _nifti_header(path)
+    order = "<" if struct.unpack("<i", head[:4])[0] == 348 else ">"
+    rank, *sizes = struct.unpack(order + "8h", head[40:56])
+    return rank > 3 and sizes[3] > 1
+
+
 def header_matrix(path: Path) -> tuple[np.ndarray | None, bool]:
     """The (3, 3+) axes of an image as its header gives them to MRML, and whether sform and qform of a NIfTI differ."""
     name = path.name.lower()
@@ -101,8 +115,7 @@ def _object(path: Path) -> dict[str, object]:
 
 
 def _nifti(path: Path) -> tuple[np.ndarray | None, bool]:
-    with gzip.open(path) if path.name.lower().endswith(".gz") else open(path, "rb") as stream:
-        head = stream.read(348)
+    head = _nifti_header(path)
     order = "<" if struct.unpack("<i", head[:4])[0] == 348 else ">"
     if struct.unpack(order + "i", head[:4])[0] != 348:
         return None, False
@@ -126,9 +139,21 @@ def _nifti(path: Path) -> tuple[np.ndarray | None, bool]:
     return (qform if qcode > 0 else np.diag([1.0, 1.0, 1.0])), differ
 
 
-def _nrrd(path: Path) -> np.ndarray | None:
+def _nifti_header(path: Path) -> bytes:
+    with gzip.open(path) if path.name.lower().endswith(".gz") else open(path, "rb") as stream:
+        head = stream.read(348)
+    if len(head) < 348:
+        raise ValueError(f"{path.name} is too short for a NIfTI file")
+    return head
+
+
+def _nrrd_header(path: Path) -> str:
     with open(path, "rb") as stream:
-        text = stream.read(1 << 16).split(b"\n\n")[0].decode("latin-1")
+        return stream.read(1 << 16).split(b"\n\n")[0].decode("latin-1")
+
+
+def _nrrd(path: Path) -> np.ndarray | None:
+    text = _nrrd_header(path)
     space = re.search(r"^space:\s*(\S+)", text, re.MULTILINE)
     vectors = re.search(r"^space directions:\s*(.+)$", text, re.MULTILINE)
     if space is None or vectors is None:

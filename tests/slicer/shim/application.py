@@ -156,8 +156,12 @@ def message_box(text: str, parent: Any = None, **options: Any) -> Any:
     return answers.pop(0) if answers else QtWidgets.QMessageBox.StandardButton.Ok
 
 
+MODULE_LOGICS: list[Any] = []  # of the scene in use: the scene does not hold them
+
+
 def new_scene() -> Any:
     """A new empty scene with the default colours, set as `slicer.mrmlScene`."""
+    MODULE_LOGICS.clear()
     scene = slicer.vtkMRMLScene()
     slicer.mrmlScene = scene
     logic = slicer.app.logic = slicer.vtkSlicerApplicationLogic()
@@ -169,6 +173,12 @@ def new_scene() -> Any:
     volumes = slicer.vtkSlicerVolumesLogic()
     volumes.SetMRMLApplicationLogic(logic)
     volumes.SetMRMLScene(scene)
+    for module in (slicer.vtkSlicerSequencesLogic(), slicer.vtkSlicerSegmentationsModuleLogic()):  # they register their nodes
+        module.SetMRMLApplicationLogic(logic)
+        module.SetMRMLScene(scene)
+        MODULE_LOGICS.append(module)
+    if not scene.GetClassNameByTag("ColorLegendDisplay"):
+        scene.RegisterNodeClass(slicer.vtkMRMLColorLegendDisplayNode())
     slicer.modules.colors = SimpleNamespace(logic=lambda: colors)
     slicer.modules.volumes = SimpleNamespace(logic=lambda: volumes)
     slicer.vtkMRMLSliceNode.AddDefaultSliceOrientationPresets(scene, True)
