@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from .. import __version__
-from ..files import nifti
+from ..files import load
 from ..files.grid import Grid
 from ..files.mesh import Mesh
 from ..files.movie import write_movie
@@ -86,7 +86,7 @@ def _volumes(fit: HeartFit, folder: OutputFolder, reference: str | None, spacing
 
 def _target(data: HeartData, reference: str | None, spacing: float | None) -> Grid:
     if reference:
-        return nifti.read(reference, what="reference image")[1]
+        return load.read(reference, what="reference image")[1]
     return grid_around(data.whole, DEFAULT_SPACING if spacing is None else spacing, 2.0)
 
 

@@ -36,10 +36,10 @@ class PINNElectrophysiology(ScriptedLoadableModule):
         parent.dependencies = ["PINNCommon"]
         parent.contributors = ["The pinn_engine team"]
         parent.helpText = _(
-            "Fits conduction velocity, diffusivity and activation time with standard deviations on the surface or the tetrahedra of a heart, "
-            "from measured activation times (LAT) or from V over time. Choose a model with such scalars, or load a CARTO 3, openCARP or VTK "
-            "file; press Apply. The fit runs in a process of its own on this computer; no data leave it. "
-            "Not for clinical decisions. See docs/slicer.md of the project for a tutorial."
+            "Fits conduction velocity, diffusivity and activation time, each with its standard deviation, on the surface or the "
+            "tetrahedra of a heart, from measured activation times (LAT) or from V over time. Choose a model with such scalars, or load a "
+            "CARTO 3, openCARP or VTK file; press Apply. The fit runs in a process of its own. Research use only. "
+            "No data leave the machine."
         )
         parent.acknowledgementText = _("Apache-2.0. Models and methods are cited in docs/cardiac.md of the project.")
         slicer.app.connect("startupCompleted()", registerSampleData)

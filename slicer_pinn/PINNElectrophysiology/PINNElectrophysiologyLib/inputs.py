@@ -40,7 +40,7 @@ def export(folder: Path, settings: Settings, model, reference=None) -> list[str]
         raise Problem(f"{reference.GetName()}: the reference volume is empty.")
     dimensions = reference.GetImageData().GetDimensions()
     path = folder / "reference.nrrd"
-    nodes.write_nrrd(path, np.zeros(dimensions[::-1], np.uint8), nodes.matrix_of(reference))  # only its grid is asked for
+    nodes.write_nrrd(path, np.ones(dimensions[::-1], np.uint8), nodes.matrix_of(reference))  # only its grid is asked for
     return [*call, "--reference", str(path)]
 
 

@@ -42,7 +42,7 @@ def specs(time_unit: str) -> dict[str, MapSpec]:
 
 
 def manual_range(values: np.ndarray, tissue: np.ndarray, spec: MapSpec) -> tuple[float, float]:
-    """2nd to 98th percentile over the fitted tissue, opened a little where all is one value; activation times and speeds from their ends."""
+    """2nd to 98th percentile over the fitted tissue, opened a little where all is one value; times from end to end."""
     if spec.window is not None:
         return spec.window
     inside = values[tissue & np.isfinite(values)]

@@ -60,7 +60,7 @@ def read_mesh(path: Path):
 
 
 def fill_model(model, fitted, settings: Settings, output=None):
-    """The input's own mesh with the maps instead of its arrays, under the input's transform: no point is moved, so none can be misplaced."""
+    """The input's own mesh with the maps instead of its arrays, under its transform: no point is moved, so none can be misplaced."""
     mesh = model.GetMesh()
     if fitted.GetNumberOfPoints() != mesh.GetNumberOfPoints():
         raise Problem(f"The fit has {fitted.GetNumberOfPoints()} nodes and {model.GetName()} {mesh.GetNumberOfPoints()}.")
