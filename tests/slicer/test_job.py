@@ -178,9 +178,12 @@ def test_only_what_is_missing_is_installed(common, monkeypatch):
     assert torch == [">=2.8,<2.14"]
     assert pip == [(["nibabel>=5.2", "matplotlib>=3.8"], ["numpy==2.4.6", "SimpleITK==2.4"])]
     logic.install()
-    assert len(asked) == len(pip) == 1  # nothing is left to do
+    assert len(asked) == len(pip) == len(torch) == 1  # nothing is left to do
     have["torch"] = "2.5.1"
     assert "torch>=2.8" in logic.report()
+    with pytest.raises(common.install.NotInstalled, match="PyTorch 2.5.1 is installed, torch>=2.8,<2.14 is needed: uninstall"):
+        logic.install()
+    assert len(torch) == 1
     monkeypatch.setenv("PINN_ENGINE_PYTHON", sys.executable)
     assert logic.missing() == []
 
