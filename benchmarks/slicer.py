@@ -132,7 +132,8 @@ def main() -> None:
         "| bar | found | held |",
         "| --- | --- | --- |",
         f"| real scan, Apply to maps in the scene = fit + <= {OVERHEAD:.0f} s | command line alone {alone[0]:.1f} s wall / "
-        f"{alone[1]:.1f} s CPU, Apply to maps {whole[0]:.1f} / {whole[1]:.1f}: {over[0]:+.1f} / {over[1]:+.1f} s | {verdict(over[1] <= OVERHEAD)} |",
+        f"{alone[1]:.1f} s CPU, Apply to maps {whole[0]:.1f} / {whole[1]:.1f}: {over[0]:+.1f} / {over[1]:+.1f} s | "
+        f"{verdict(over[1] <= OVERHEAD)} |",
         f"| panel answers within {1000 * ANSWER:.0f} ms while a fit runs | longest turn of the event loop "
         f"{turn:.0f} ms | {verdict(turn <= 1000 * ANSWER)} |",
         f"| memory does not grow over {call.runs} runs | {sizes[0]:.0f} MB after the first, {sizes[2]:.0f} after the third, "

@@ -205,3 +205,69 @@ def test_left_handed_file_keeps_its_slice_times(shim, scene, tmp_path):
     assert sidecars.look_beside(right).fields.get("SliceEncodingDirection", "k") == "k"
     assert sidecars.turned({"SliceTiming": [0, 1], "SliceEncodingDirection": "k-"})["SliceEncodingDirection"] == "k"
     assert sidecars.turned({"SliceTiming": [0, 1], "SliceEncodingDirection": "j"})["SliceEncodingDirection"] == "j"
+
+
+def test_every_kind_of_mask_and_series_gives_the_same_files(shim, scene, scan, tmp_path):
+    """Label map, volume or segmentation; the sequence or the volume that plays it; a transform that all share changes nothing."""
+    import slicer
+    from PINNPerfusionLib import inputs, options
+
+    logic = load_perfusion(shim).PINNPerfusionLogic()
+    asl, m0 = logic.load(scan), logic.load(scan.with_name("sub-01_m0scan.nii.gz"))
+    slicer.app.processEvents()
+    proxy = inputs.proxy_of(asl)
+    labels = scene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode", "labels")
+    volume = scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "volume")
+    inside = np.zeros(slicer.util.arrayFromVolume(m0).shape, np.uint8)
+    inside[3:9, 4:12, 5:9] = 1
+    for node in (labels, volume):
+        slicer.util.updateVolumeFromArray(node, inside)
+        node.CopyOrientation(m0)
+    segmentation = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "segmentation")
+    slicer.vtkSlicerSegmentationsModuleLogic.ImportLabelmapToSegmentationNode(labels, segmentation)
+    count, written = scene.GetNumberOfNodes(), {}
+    transform = scene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
+    matrix = slicer.util.vtkMatrixFromArray(np.array([[1, 0, 0, 40.0], [0, 0, -1, 0], [0, 1, 0, 0], [0, 0, 0, 1]]))
+    transform.SetMatrixTransformToParent(matrix)
+    cases = {"labels": (asl, labels), "volume": (proxy, volume), "segmentation": (asl, segmentation), "moved": (proxy, segmentation)}
+    for name, (series, mask) in cases.items():
+        if name == "moved":
+            for node in (proxy, m0, segmentation):
+                node.SetAndObserveTransformNodeID(transform.GetID())
+        folder = tmp_path / name
+        folder.mkdir()
+        call = inputs.export(folder, options.Settings(), series, m0, mask)
+        assert call[call.index("--mask") + 1] == str(folder / "mask.nrrd")
+        written[name] = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert set(written["labels"]) == {
+        "mask.nrrd",
+        "sub-01_asl.nrrd",
+        "sub-01_asl.json",
+        "sub-01_aslcontext.tsv",
+        "sub-01_m0scan.nrrd",
+        "sub-01_m0scan.json",
+    }
+    assert all(files == written["labels"] for files in written.values())
+    assert np.frombuffer(written["labels"]["mask.nrrd"][-inside.size :], np.uint8).sum() == inside.sum()
+    assert scene.GetNumberOfNodes() == count + 1  # nothing is left behind but the transform
+
+
+def test_maps_follow_the_transform_of_the_series(shim, scene, scan, reference):
+    from PINNPerfusionLib import results
+
+    asl = load_perfusion(shim).PINNPerfusionLogic().load(scan)
+    transform, made = scene.AddNewNodeByClass("vtkMRMLLinearTransformNode"), {}
+    results.collect(reference, "sub-01", "moved", asl, transform, made)
+    assert made["cbf"].GetParentTransformNode() is made["status"].GetParentTransformNode() is transform
+
+
+def test_refused_by_the_engine_is_one_line_of_the_panel(shim, scene, scan):
+    """The real engine: two delays for six pairs; no temporary path, no option of the command line in the sentence."""
+    logic = load_perfusion(shim).PINNPerfusionLogic()
+    with pytest.raises(RuntimeError) as error:
+        logic.process(logic.load(scan), delays="0.5, 1.0", waitForCompletion=True, device="cpu")
+    said = str(error.value)
+    assert said.startswith("sub-01_asl.nrrd: “Delays” must have")
+    assert "2" in said
+    assert "--" not in said
+    assert "\n" not in said

@@ -33,15 +33,15 @@ def replace_engine(panel, script):
 
 
 def wait(condition, seconds=120.0):
-    """Let Qt work until something holds; returns the longest time that it was busy."""
+    """Let Qt work until something holds; returns the longest time that it was busy, in CPU s: the machine may be busy with others."""
     import slicer
 
     end, longest = time.monotonic() + seconds, 0.0
     while not condition():
         assert time.monotonic() < end
-        begin = time.monotonic()
+        begin = time.thread_time()
         slicer.app.processEvents()
-        longest = max(longest, time.monotonic() - begin)
+        longest = max(longest, time.thread_time() - begin)
         time.sleep(0.005)
     return longest
 

@@ -37,9 +37,9 @@ def command(arguments: Sequence[str]) -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    """As Slicer was started, so that PythonSlicer sets up its own; without Slicer, this process's."""
+    """As Slicer was started, so that no Python is misled by the paths of Slicer's own; without Slicer, this process's."""
     import slicer
 
     startup = getattr(getattr(slicer, "app", None), "startupEnvironment", None)
-    env = dict(slicer.util.startupEnvironment()) if startup is not None and not uses_own_python() else dict(os.environ)
+    env = dict(slicer.util.startupEnvironment()) if startup is not None else dict(os.environ)
     return env | {"PYTHONIOENCODING": "utf-8", "PYTHONUNBUFFERED": "1"}

@@ -58,17 +58,20 @@ def file_of(node) -> Path | None:
 
 
 def beside(node) -> Beside:
-    """What was known of the scan's acquisition beside its file. Kept in the node, so that a saved scene needs the file no more."""
-    holder, file = sequence_of(node) or node, file_of(node)
-    found = sidecars.look_beside(file) if file is not None else Beside()
-    if found.fields or found.context:
-        holder.SetAttribute("PINN.File", str(file))
+    """What is known of the acquisition from beside the file: read once and kept in the node; a saved scene needs the file no more."""
+    holder = sequence_of(node) or node
+    if holder.GetAttribute("PINN.Sidecar") is None:
+        file = file_of(node)
+        found = sidecars.look_beside(file) if file is not None else Beside()
+        if file is not None:
+            holder.SetAttribute("PINN.File", str(file))
         holder.SetAttribute("PINN.Sidecar", json.dumps(found.fields))
         holder.SetAttribute("PINN.Context", found.context)
         holder.SetAttribute("PINN.SidecarName", found.name)
-    else:
-        kept = json.loads(holder.GetAttribute("PINN.Sidecar") or "{}")
-        found = Beside(kept, holder.GetAttribute("PINN.Context") or "", holder.GetAttribute("PINN.SidecarName") or "", found.notes)
+        holder.SetAttribute("PINN.Notes", json.dumps(found.notes))
+    kept = {name: holder.GetAttribute(f"PINN.{name}") or "" for name in ("Context", "SidecarName")}
+    notes = tuple(json.loads(holder.GetAttribute("PINN.Notes") or "[]"))
+    found = Beside(json.loads(holder.GetAttribute("PINN.Sidecar")), kept["Context"], kept["SidecarName"], notes)
     delays = index_delays(holder if holder.IsA("vtkMRMLSequenceNode") else None)
     if delays and "PostLabelingDelay" not in found.fields:
         found = replace(found, fields=found.fields | {"PostLabelingDelay": delays}, name=found.name or "the sequence's index")
@@ -221,6 +224,7 @@ def _mask(folder: Path, image: Image, asl, mask) -> Path:
 def segments_on_grid(image: Image, segmentation) -> tuple[np.ndarray, dict[int, str]]:
     """(k, j, i) labels of all segments on a grid, and their names. Where segments overlap the later one counts."""
     scene = slicer.mrmlScene
+    before = _node_ids()
     reference = scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "pinn reference")
     labels = scene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode", "pinn labels")
     try:
@@ -241,8 +245,12 @@ def segments_on_grid(image: Image, segmentation) -> tuple[np.ndarray, dict[int, 
         names = [segmentation.GetSegmentation().GetSegment(ids.GetValue(index)).GetName() for index in range(ids.GetNumberOfValues())]
         return array, {index + 1: name for index, name in enumerate(names)}
     finally:
-        scene.RemoveNode(labels)
-        scene.RemoveNode(reference)
+        for name in _node_ids() - before:  # the export makes a display node and a colour table as well
+            scene.RemoveNode(scene.GetNodeByID(name))
+
+
+def _node_ids() -> set[str]:
+    return {slicer.mrmlScene.GetNthNode(index).GetID() for index in range(slicer.mrmlScene.GetNumberOfNodes())}
 
 
 def _refuse_other_transform(one, other, node) -> None:

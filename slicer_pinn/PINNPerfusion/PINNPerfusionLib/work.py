@@ -44,7 +44,9 @@ def work(scan: Scan, settings: Settings, into: MutableMapping[str, object], say:
         if scan.regions is not None:
             add_region_table(scan.regions, into)
         below = scan.background or scan.m0
-        nodes.show_layers(below if below is not None and below.IsA("vtkMRMLVolumeNode") else None, into["cbf"])
+        if below is not None and below.IsA("vtkMRMLSequenceNode"):
+            below = inputs.proxy_of(below)
+        nodes.show_layers(below, into["cbf"])
         for note in results.notes(out, prefix):
             say(note)
         done()
