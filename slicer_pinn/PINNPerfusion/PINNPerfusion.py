@@ -2,12 +2,12 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Union
 
 import qt
 import slicer
 import vtk
-from slicer import vtkMRMLNode, vtkMRMLScalarVolumeNode
+from slicer import vtkMRMLLabelMapVolumeNode, vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode, vtkMRMLSequenceNode
 from slicer.i18n import tr as _
 from slicer.parameterNodeWrapper import Choice, parameterNodeWrapper
 from slicer.ScriptedLoadableModule import (
@@ -57,15 +57,18 @@ def registerSampleData():
     )
 
 
+Series = Union[vtkMRMLSequenceNode, vtkMRMLScalarVolumeNode, None]  # noqa: UP007  # Slicer's wrapper knows this form, with None
+
+
 @parameterNodeWrapper
 class PINNPerfusionParameterNode:
     """Every choice of the panel, so that a saved scene can be run again. Times in seconds; empty = as the files say."""
 
-    asl: vtkMRMLNode
-    m0: vtkMRMLNode
-    mask: vtkMRMLNode
+    asl: Series
+    m0: Series
+    mask: Union[vtkMRMLLabelMapVolumeNode, vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode, None]  # noqa: UP007
     background: vtkMRMLScalarVolumeNode
-    regions: vtkMRMLNode
+    regions: Union[vtkMRMLSegmentationNode, vtkMRMLLabelMapVolumeNode, None]  # noqa: UP007
     preset: Annotated[str, Choice(list(options.PRESETS))] = options.FROM_FILES
     labeling: Annotated[str, Choice(list(options.LABELINGS))] = options.FROM_FILES
     volumes: Annotated[str, Choice(list(options.ORDERS))] = options.FROM_FILES

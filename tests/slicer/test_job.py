@@ -45,7 +45,7 @@ def test_progress_log_and_sentence(common):
     assert run.start(work, wait=True)
     assert [state for state, _ in states] == ["running", "done"]
     assert states[-1][1] == "3 maps"
-    assert progress == [(0.5, "fitting")]
+    assert progress == [(pytest.approx(0.5), "fitting")]  # from 0.1, where reading ends, to 0.9, where writing begins
     assert log == ["a word", "\ufffd\ufffd", "end"]
     assert not folders[0].exists()
 
@@ -178,9 +178,12 @@ def test_only_what_is_missing_is_installed(common, monkeypatch):
     assert torch == [">=2.8,<2.14"]
     assert pip == [(["nibabel>=5.2", "matplotlib>=3.8"], ["numpy==2.4.6", "SimpleITK==2.4"])]
     logic.install()
-    assert len(asked) == len(pip) == 1  # nothing is left to do
+    assert len(asked) == len(pip) == len(torch) == 1  # nothing is left to do
     have["torch"] = "2.5.1"
     assert "torch>=2.8" in logic.report()
+    with pytest.raises(common.install.NotInstalled, match=r"PyTorch 2\.5\.1 is installed, torch>=2\.8,<2\.14 is needed: uninstall"):
+        logic.install()
+    assert len(torch) == 1
     monkeypatch.setenv("PINN_ENGINE_PYTHON", sys.executable)
     assert logic.missing() == []
 

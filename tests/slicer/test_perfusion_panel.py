@@ -111,7 +111,7 @@ def test_cancel_by_the_same_button(shim, scene, panel, scan):
     replace_engine(panel, SLOW)
     before = names(scene)
     ui.applyButton.click()
-    wait(lambda: ui.progressBar.value == 40)
+    wait(lambda: ui.progressBar.value == 42)
     assert ui.statusLabel.text == "fitting 7 voxels"
     wait(lambda: "note" in ui.log.plainText)
     ui.applyButton.click()
@@ -167,7 +167,7 @@ def test_scene_close_stops_the_fit_and_empties_the_panel(shim, scene, panel, sca
     ui.delays.text = "1.0"
     replace_engine(panel, SLOW)
     ui.applyButton.click()
-    wait(lambda: ui.progressBar.value == 40)
+    wait(lambda: ui.progressBar.value == 42)
     scene.Clear(0)
     assert logic.run.state == "idle"
     assert ui.asl.currentNode() is None

@@ -94,7 +94,7 @@ class InstallLogic:
             raise NotInstalled(f"Not installed: {names}. Press Apply again to install.")
         for one in missing:
             if one.name == "torch":
-                self.torch(one.bounds)
+                self._install_torch(one)
         others = [str(one) for one in missing if one.name != "torch"]
         if others:
             with tempfile.TemporaryDirectory(prefix="pinn-") as folder:
@@ -104,6 +104,14 @@ class InstallLogic:
         left = self.missing()
         if left:
             raise NotInstalled(f"Still missing after the installation: {', '.join(map(str, left))}. Restart Slicer and try again.")
+
+    def _install_torch(self, needed: Requirement) -> None:
+        """The PyTorch extension does not exchange a torch that is there: a person must, since other modules may want it."""
+        found = self.installed("torch")
+        if found is not None:
+            how = "uninstall it in the PyTorch Utils module, restart Slicer and press Apply again"
+            raise NotInstalled(f"PyTorch {found} is installed, {needed} is needed: {how}.")
+        self.torch(needed.bounds)
 
     def _constraints(self) -> list[str]:
         """Slicer's own packages at the versions they have, where pip knows of them."""

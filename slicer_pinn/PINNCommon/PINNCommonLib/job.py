@@ -19,6 +19,7 @@ from .signal import Signal
 
 GRACE = 3.0  # s between asking the engine to stop and killing it
 TAIL = 400  # lines kept in memory
+STAGES = {"read": (0.0, 0.1), "fit": (0.1, 0.8), "write": (0.9, 0.1)}  # where a stage of the engine begins, and its share of the bar
 
 
 class Job:
@@ -112,7 +113,8 @@ class Job:
         if "pid" in said:
             self._engine = int(said["pid"])
         elif "done" in said:
-            self.progressed.emit(float(said["done"]), str(said.get("message", "")))
+            begin, share = STAGES.get(str(said.get("stage")), (0.0, 1.0))
+            self.progressed.emit(begin + share * float(said["done"]), str(said.get("message", "")))
         elif text:
             self.lines = [*self.lines[-TAIL:], text]
             self.logged.emit(text)

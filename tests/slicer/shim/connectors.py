@@ -52,6 +52,7 @@ class ChoiceConnector(Connector):
 class NodeConnector(Connector):
     def __init__(self, widget: Any, parameter: Any):
         super().__init__(widget, parameter, "currentNode", "currentNodeChanged(vtkMRMLNode*)")
+        widget.nodeTypes = parameter.node_types  # the annotation's, whatever the .ui says
 
     def read(self) -> Any:
         return self.widget.currentNode()

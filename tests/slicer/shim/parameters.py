@@ -84,7 +84,12 @@ class Parameter:
         self.notes = notes
         self.element = (typing.get_args(kind) or (str,))[0] if (typing.get_origin(kind) or kind) is list else None
         self.kind = list if self.element else kind
-        self.is_node = isinstance(self.kind, type) and issubclass(self.kind, slicer.vtkMRMLNode)
+        if typing.get_origin(kind) is typing.Union:  # of node classes and None, as Slicer has it
+            classes = [one for one in typing.get_args(kind) if one is not type(None)]
+        else:
+            classes = [self.kind]
+        self.is_node = all(isinstance(one, type) and issubclass(one, slicer.vtkMRMLNode) for one in classes)
+        self.node_types = tuple(one().GetClassName() for one in classes) if self.is_node else ()  # an abstract class is refused
         if not self.is_node and (self.element or self.kind) not in TEXT:
             raise TypeError(f"Unable to create serializer for {name}: {hint}")
         noted = next((note.value for note in notes if isinstance(note, Default)), None)
@@ -95,7 +100,8 @@ class Parameter:
         allowed = (int, float) if self.kind is float else self.kind
         if value is None and not self.is_node:
             raise ValueError("Value must not be None")
-        if value is not None and not (isinstance(value, allowed) or (self.is_node and value.IsA(self.kind.__name__))):
+        fits = value is None or (any(map(value.IsA, self.node_types)) if self.is_node else isinstance(value, allowed))
+        if not fits:
             raise TypeError(f"Value must be of type '{self.kind}', is '{value}'")
         for note in self.notes:
             if isinstance(note, Validator):
