@@ -22,25 +22,26 @@ sys.path.insert(0, str(HERE))
 import shim  # noqa: E402
 
 
-def heart_panel(target: Path, fits: bool) -> object:
-    """The electrophysiology panel with the sample; returns what the fit made."""
+def heart_panel(target: Path, fits: bool) -> None:
+    """The electrophysiology panel with a small sample."""
     loaded = shim.load_module(EXTENSION / "PINNElectrophysiology" / "PINNElectrophysiology.py")
     logic, node = loaded.widget.logic, loaded.widget._parameterNode
-    node.inputModel = logic.makeSample()
+    from PINNElectrophysiologyLib import scenarios
+
+    node.inputModel = scenarios.make_node(**scenarios.SMALL)
     if fits:
         logic.processParameterNode(node, waitForCompletion=True)
     loaded.grab(target)
-    return logic.made
 
 
-def perfusion_panel(target: Path, fits: bool) -> object:
+def perfusion_panel(target: Path, fits: bool) -> None:
+    """The perfusion panel with a small phantom."""
     loaded = shim.load_module(EXTENSION / "PINNPerfusion" / "PINNPerfusion.py")
     logic, node = loaded.widget.logic, loaded.widget._parameterNode
     if fits:
-        node.asl, node.m0 = logic.loadPhantom(6.0)
+        node.asl, node.m0 = logic.loadPhantom(12.0)
         logic.processParameterNode(node, waitForCompletion=True)
     loaded.grab(target)
-    return None
 
 
 def shell_picture(target: Path, mesh, values: np.ndarray, title: str, size: tuple[float, float]) -> None:

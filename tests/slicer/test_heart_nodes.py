@@ -310,10 +310,14 @@ def test_tetrahedra_by_the_real_command_line(logic, scene):
     assert json.loads(output.GetAttribute("PINN.Fit"))
 
 
-def test_scenarios(shim, logic, scene):
+@pytest.mark.parametrize("name", ["fit_of_the_sample", "run_again_from_the_parameter_node", "bad_input_is_one_sentence"])
+def test_scenarios(logic, scene, name):
     """What the module's self-test runs in Slicer, with the real command line."""
     from PINNElectrophysiologyLib import scenarios
 
-    for scenario in scenarios.ALL:
-        scene.Clear(0)
-        assert scenario(logic)
+    assert [one.__name__ for one in scenarios.ALL] == [
+        "fit_of_the_sample",
+        "run_again_from_the_parameter_node",
+        "bad_input_is_one_sentence",
+    ]
+    assert getattr(scenarios, name)(logic)

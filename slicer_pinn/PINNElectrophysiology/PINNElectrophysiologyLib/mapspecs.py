@@ -9,7 +9,7 @@ from PINNCommonLib.specs import MILLISECONDS, NO_UNIT, OWN, RANDOM, VIRIDIS, Map
 
 TINY = 1e-6  # below is background, shown transparent
 PLASMA = ("vtkMRMLColorTableNodeFilePlasma.txt", "vtkMRMLColorTableNodeIron")
-TURBO = ("vtkMRMLColorTableNodeFileTurbo.txt", "vtkMRMLColorTableNodeFullRainbow")
+EARLY_RED = ("vtkMRMLColorTableNodeRainbow",)  # red to violet, as mapping systems show activation; the background is hidden, not red
 
 _MS = (
     MapSpec("CV", "Conduction velocity", ("CV", OWN, "Conduction velocity"), ucum("m/s", "meter per second"), "m/s", PLASMA, None, TINY, 2),
@@ -24,7 +24,7 @@ _MS = (
         TINY,
         3,
     ),
-    MapSpec("LAT", "Activation time", ("LAT", OWN, "Local activation time"), MILLISECONDS, "ms", TURBO, None, TINY, 0),
+    MapSpec("LAT", "Activation time", ("LAT", OWN, "Local activation time"), MILLISECONDS, "ms", EARLY_RED, None, TINY, 0),
 )
 _TU = {  # 1 TU = 12.9 ms; UCUM writes units of one's own in braces
     "CV": {"ucum": ucum("mm/{TU}", "millimeter per time unit of 12.9 ms"), "unit": "mm/TU"},
