@@ -274,8 +274,8 @@ def _qt_class_of_slicer(name: str) -> Any:
 
 
 def _keep_booleans() -> None:
-    """PySide6 6.12: each Signal.emit returns a bool that it does not own, until Python (before 3.12) aborts."""
-    for value in (True, False):
+    """PySide6 6.12: signals and slots return a bool or None that they do not own, until Python (before 3.12) aborts."""
+    for value in (True, False, None):
         for _ in range(100_000):
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(value))
 
