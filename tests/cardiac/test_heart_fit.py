@@ -49,6 +49,21 @@ def test_even_tissue_from_activation_times_with_outliers():
     assert found.settings["noise_sd"]["value"] == pytest.approx(0.1, rel=0.35)
 
 
+def test_no_speed_is_claimed_where_a_stimulus_set_the_tissue_off():
+    """A disc that fires at once, one time in it far too early: its nodes are the start, and their CV is said to be open."""
+    mesh, _ = shapes.rectangle((6.0, 6.0), 0.25)
+    r = np.linalg.norm(mesh.points - [3.0, 3.0, 0.0], axis=1)
+    LAT = np.maximum(r - 0.6, 0.0) / float(MODEL.speed(0.1)) + 0.1 * np.random.default_rng(0).standard_normal(len(r))
+    LAT[np.random.default_rng(1).random(len(r)) < 0.5] = np.nan
+    LAT[r.argmin()] = -3.0
+    found = fit(from_mesh(mesh, TU, LAT=LAT), noise=0.1, strength=0.4)
+    spread = found.maps["CV"].std / found.maps["CV"].value
+    assert (spread[r < 0.5] > 1.8).all()
+    assert set(found.status[r < 0.5]) <= {NodeStatus.START, NodeStatus.UNDETERMINED}
+    assert (found.status[r > 2.0] == NodeStatus.FITTED).mean() > 0.9
+    assert np.median(spread[r > 2.0]) < 0.2
+
+
 def test_the_equation_matters():
     """Without its rows the map of D is the prior's: one value."""
     from pinn_engine.cardiac.fit import equation_of
