@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -55,6 +55,7 @@ def run_one(task: Task, progress: Progress | None = None) -> Outcome:
 
     clock: dict[str, float] = {}
     folder = None
+    made = [path for path in (Path(task.out), *Path(task.out).parents) if not path.exists()]
     try:
         folder = OutputFolder(task.out)
         outcome = {"asl": _perfusion, "cardiac": _heart}[task.organ](task, folder, clock, progress or (lambda stage, done, message: None))
@@ -62,9 +63,20 @@ def run_one(task: Task, progress: Progress | None = None) -> Outcome:
         outcome = Outcome(BAD_INPUT, str(error), seconds=clock)
     except Exception as error:
         outcome = Outcome(FAULT, f"{type(error).__name__}: {error}", seconds=clock, detail=traceback.format_exc())
-    if folder is not None:
+    if outcome.code == BAD_INPUT and task.logs is None:
+        _leave_nothing(made)
+    elif folder is not None:
         _log(task, outcome)
     return outcome
+
+
+def _leave_nothing(made: Sequence[Path]) -> None:
+    """A refused call by itself says all on stderr: folders that it made and left empty go again."""
+    for path in made:
+        try:
+            path.rmdir()
+        except OSError:
+            return
 
 
 def _perfusion(task: Task, folder, clock: dict[str, float], progress: Progress) -> Outcome:
