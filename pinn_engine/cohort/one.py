@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 import traceback
@@ -55,6 +56,7 @@ def run_one(task: Task, progress: Progress | None = None) -> Outcome:
 
     clock: dict[str, float] = {}
     folder = None
+    new = [place for place in (Path(task.out), *Path(task.out).parents) if not place.exists()]
     try:
         folder = OutputFolder(task.out)
         outcome = {"asl": _perfusion, "cardiac": _heart}[task.organ](task, folder, clock, progress or (lambda stage, done, message: None))
@@ -64,6 +66,10 @@ def run_one(task: Task, progress: Progress | None = None) -> Outcome:
         outcome = Outcome(FAULT, f"{type(error).__name__}: {error}", seconds=clock, detail=traceback.format_exc())
     if folder is not None:
         _log(task, outcome)
+        if outcome.code != DONE:
+            with contextlib.suppress(OSError):  # not empty: what was written stays
+                for place in new:
+                    place.rmdir()
     return outcome
 
 
