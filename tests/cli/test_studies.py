@@ -49,7 +49,7 @@ def test_participant_then_group(dataset, tmp_path, capsys):
     files = written(tmp_path)
     assert {"dataset_description.json", ".bidsignore", "sub-01/perf/sub-01_cbf.nii.gz"} <= set(files)
     assert "sub-02/ses-a/perf/sub-02_ses-a_report.html" in files
-    assert not any(name.startswith("sub-03") for name in files)
+    assert not (tmp_path / "sub-03").exists()  # no empty folder either
     about = json.loads(files["dataset_description.json"])
     assert about["GeneratedBy"][0]["Name"] == "pinn_engine"
     assert about["SourceDatasets"] == [{"URL": dataset.as_uri()}]
@@ -65,6 +65,10 @@ def test_participant_then_group(dataset, tmp_path, capsys):
     page = (tmp_path / "index.html").read_text()
     assert 'href="sub-02/ses-a/perf/sub-02_ses-a_report.html"' in page
     assert "PostLabelingDelay" in page
+    assert f"<h1>{dataset.name}</h1>" in page
+    assert 'href="group_desc-qualitycontrol_cbf.tsv"' in page
+    assert str(dataset) not in page  # where the data lay is in the markers only
+    assert str(dataset) not in table[-1]
     assert "pinn_engine" in (tmp_path / "logs" / "CITATION.md").read_text()
 
 
