@@ -111,10 +111,13 @@ class OutputFolder:
     def _prepare(self, folder: Path) -> None:
         if folder != self.path:
             self._refuse_escape(folder, folder.name)  # before anything is created beyond a link
-        if folder in self._cleaned:
+        if folder in self._cleaned and folder.is_dir():
             return
         with self._faults_are_input(folder):
-            folder.mkdir(parents=True, exist_ok=True)
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+            except FileNotFoundError:  # another run has just tidied an empty parent away
+                folder.mkdir(parents=True, exist_ok=True)
             _remove_stale(folder)
         self._cleaned.add(folder)
 
