@@ -15,8 +15,9 @@ from .eikonal import EikonalDiffusion, tissue_shape
 from .fem import Elements, elements
 from .lat import MapSolution, fit_lat, outlier_share
 from .model import AlievPanfilov
+from .numbers import FLOOR, speed_sd, with_floor
 from .read import HeartData
-from .result import CV_MAP, D_MAP, LAT_MAP, HeartFit, NodeMap, NodeStatus, Parameter
+from .result import CV_MAP, D_MAP, LAT_MAP, HeartFit, MapKind, NodeMap, NodeStatus, Parameter
 
 Progress = Callable[[str, float], None]
 ACROSS = 0.2  # D across over D along the fibres, where the mesh has fibres (bulk of the atrium: 0.1-0.3)
@@ -25,6 +26,7 @@ SPEED_FLOOR = 0.02  # sd of log CV that the noise does not tell: grid and equati
 ROUGH = 0.5  # share of the spread of log slowness among the cells round a node that counts as error of CV (the same draw)
 DENSE = 0.8  # share of the nodes with an activation time beyond which a map was most likely interpolated
 BLURRED = 0.5  # sd of log D beyond which D counts as undetermined
+PLANE = "a plane front into tissue at rest"  # whose speed CV is where one D is fitted
 MISFIT = 0.5  # equation residual (1 = all of it) beyond which fronts collide or break through
 
 
@@ -145,7 +147,7 @@ def _from_lat(
     given = (
         f"given a = {model.a:g} and k = {model.k:g}: activation times fix only D (1 - 2a)^2, conduction velocity does not depend on them"
     )
-    parameters = {"D": map_parameter(data, maps, status, given), **given_parameters(model, ("a", "b", "k"))}
+    parameters = {"D": map_parameter(data, solved, maps, status, given), **given_parameters(model, ("a", "b", "k"))}
     return HeartFit(
         data,
         maps,
@@ -226,11 +228,29 @@ def at_nodes(element: Elements, cells: torch.Tensor) -> torch.Tensor:
     return element.size.new_zeros(element.nodes).index_add(0, element.cells.reshape(-1), share.reshape(-1)) / element.mass
 
 
-def map_parameter(data: HeartData, maps: dict[str, NodeMap], status: np.ndarray, about: str) -> Parameter:
-    """The map's median, with half its 16-84 % range: how D is spread over the tissue, not how well its mean is known."""
-    value = maps["D"].value[status == NodeStatus.FITTED] if (status == NodeStatus.FITTED).any() else maps["D"].value[status > 0]
-    low, middle, high = (float(x) for x in np.percentile(value, [15.9, 50, 84.1]))
-    return Parameter(middle, 0.5 * (high - low), data.unit.diffusivity, f"median and spread of the map, {about}")
+def map_parameter(data: HeartData, solved: MapSolution, maps: dict[str, NodeMap], status: np.ndarray, about: str) -> Parameter:
+    """The map's median over what was fitted; its sd is that of the medians of Laplace's draws, with the floor of a single D."""
+    good = status == NodeStatus.FITTED if (status == NodeStatus.FITTED).any() else status > 0
+    low, middle, high = (float(x) for x in np.percentile(maps["D"].value[good], [15.9, 50, 84.1]))
+    drawn = np.median(data.back(np.exp(solved.u[:, None] + solved.choice.widening * solved.draws_u))[good], axis=0)
+    relative = float(np.hypot(np.log(drawn).std(), FLOOR["D"]))
+    return Parameter(middle, middle * relative, data.unit.diffusivity, f"median of the map, {about}", (low, high))
+
+
+def flat_map(data: HeartData, kind: MapKind, unit: str, value: float, std: float) -> NodeMap:
+    """One number for all the tissue."""
+    on = data.inside.astype(np.float32)
+    return NodeMap(kind, unit, on * np.float32(value), on * np.float32(std))
+
+
+def number_maps(data: HeartData, D: Parameter, model: AlievPanfilov, relative_speed_sd: float) -> dict[str, NodeMap]:
+    """One D for the tissue, and the speed of a plane front into tissue at rest."""
+    unit = data.unit
+    speed = float(unit.rate_from_tu(float(model.speed(unit.rate_to_tu(D.value)))))
+    return {
+        "D": flat_map(data, D_MAP, D.unit, D.value, D.std),
+        "CV": flat_map(data, CV_MAP, unit.speed, speed, speed * relative_speed_sd),
+    }
 
 
 def given_parameters(model: AlievPanfilov, names: Sequence[str]) -> dict[str, Parameter]:
@@ -238,18 +258,20 @@ def given_parameters(model: AlievPanfilov, names: Sequence[str]) -> dict[str, Pa
 
 
 def fitted_numbers(
-    data: HeartData, solution: Solution, model: AlievPanfilov, names: Sequence[str]
-) -> tuple[dict[str, Parameter], dict[str, dict[str, float]]]:
-    """The named numbers of one solution in the outside units, the model's others as given, and the correlations."""
+    data: HeartData, solution: Solution, model: AlievPanfilov, names: tuple[str, ...]
+) -> tuple[dict[str, Parameter], dict[str, dict[str, float]], dict[str, NodeMap]]:
+    """The named numbers of one solution in the outside units, the model's others as given; the data's own correlations; the maps."""
     sentence = "fitted: " + Status(int(solution.status[0])).sentence
+    D = float(solution.values["D"][0])
+    covariance = with_floor(solution.covariance[0].numpy(), names, D)
     parameters = {}
-    for name in names:
-        factor, unit = (data.unit.rate_from_tu(1.0), data.unit.diffusivity) if name == "D" else (1.0, "1")
-        value, std = (float(x[0]) * factor for x in (solution.values[name], solution.std(name)))
-        parameters[name] = Parameter(value, std, unit, sentence)
+    for k, name in enumerate(names):
+        factor, unit = (float(data.unit.rate_from_tu(1.0)), data.unit.diffusivity) if name == "D" else (1.0, "1")
+        parameters[name] = Parameter(float(solution.values[name][0]) * factor, float(covariance[k, k] ** 0.5) * factor, unit, sentence)
     table = solution.correlation[0].numpy()
     correlation = {i: {j: float(table[m, n]) for n, j in enumerate(names)} for m, i in enumerate(names)}
-    return parameters | given_parameters(model, [name for name in ("a", "b", "k") if name not in names]), correlation
+    given = given_parameters(model, [name for name in ("a", "b", "k") if name not in names])
+    return parameters | given, correlation, number_maps(data, parameters["D"], model, speed_sd(model, D, names, covariance))
 
 
 def common_settings(solved: MapSolution, model: AlievPanfilov, ratio: float | None, width: float, seed: int) -> dict[str, Any]:
