@@ -112,26 +112,27 @@ def contrast_kept(made: Made, cbf: np.ndarray, number: int) -> float:
     return min(float((cbf - made.without)[inside].sum() / true), 1.0)
 
 
-def mixed(seed: int) -> Phantom:
+def mixed(seed: int) -> tuple[Phantom, np.ndarray]:
     """A brain made at half the voxel size and averaged: most voxels of the cortex hold two or three tissues.
 
-    Truth is the signal's own: CBF weighed by M0; tissue is the largest share, T1 and arrival time are weighed by signal.
+    Truth is the signal's own: CBF weighed by M0; tissue is the largest share, T1 and arrival time are weighed by signal. Also the shares
+    (X, Y, Z, 3) of GM, WM and CSF, as a segmented anatomical image would give them.
     """
-    fine = asl.phantom(tuple(2 * n for n in SHAPES[SPACING]), SPACING / 2, seed, snr=None)  # type: ignore[arg-type]
+    fine = asl.phantom(tuple(2 * n for n in SHAPES[SPACING]), SPACING / 2, seed, snr=None, lesions=False)  # type: ignore[arg-type]
 
     def average(x: np.ndarray) -> np.ndarray:
         a, b, c = (n // 2 for n in x.shape[:3])
         return x.reshape(a, 2, b, 2, c, 2, *x.shape[3:]).mean(axis=(1, 3, 5))
 
     share = np.stack([average((fine.mask & (fine.tissue == k)).astype(float)) for k in (GM, WM, CSF)], axis=3)
-    coarse = asl.phantom(SHAPES[SPACING], SPACING, seed, snr=None)
+    coarse = asl.phantom(SHAPES[SPACING], SPACING, seed, snr=None, lesions=False)
     m0, mask = average(fine.m0), share.sum(axis=3) > 0.5
     flow = average(fine.m0 * fine.cbf)
     rng = np.random.default_rng([seed, 512])
     sd = coarse.m0[coarse.mask & (coarse.tissue == GM)].mean() / SNR
     delta = average(fine.difference)
     static = np.broadcast_to(m0[..., None], delta.shape)
-    return replace(
+    made = replace(
         coarse,
         mask=mask,
         control=noisy(static, sd, rng),
@@ -146,24 +147,33 @@ def mixed(seed: int) -> Phantom:
         lesions=(),
         noise_sd=float(sd),
     )
+    return made, (share / np.maximum(share.sum(axis=3, keepdims=True), 1e-6)).astype(np.float32)
 
 
-def estimates(p: Phantom) -> tuple[list[Estimate], asl.PerfusionFit]:
+def jointly(name: str, scan: asl.Scan) -> tuple[Estimate, asl.PerfusionFit]:
     begin = time.process_time()
-    joint = asl.fit(p.scan(), device="cpu", spatial=True)
-    ours = Estimate.of("joint spatial fit, tissue from M0", joint, time.process_time() - begin)
+    fit = asl.fit(scan, device="cpu", spatial=True)
+    return Estimate.of(name, fit, time.process_time() - begin), fit
+
+
+def estimates(p: Phantom, share: np.ndarray | None = None) -> tuple[list[Estimate], asl.PerfusionFit]:
+    """All methods; with `share` of tissues also the joint fit that is given them, which is then the last one."""
+    ours, joint = jointly("joint spatial fit, tissue from M0", p.scan())
     out = [methods.constant(p), methods.ours("nlls", p.scan(t1_map=True), label="closed form, true T1")]
     out += [replace(methods.smoothed(p.scan(t1_map=True), mm), name=f"blur {mm:g} mm + closed form, true T1") for mm in (4.0, 6.0, 8.0)]
     out.append(methods.ours("pinn, features", p.scan(t1_map=True), label="PINN voxelwise, true T1"))
-    return [*out, ours], joint
+    if share is None:
+        return [*out, ours], joint
+    told, joint = jointly("joint spatial fit, tissue maps given", replace(p.scan(), tissue=share))
+    return [*out, ours, told], joint
 
 
-def table(title: str, seeds: list[int], make: Callable[[int], Phantom]) -> list[str]:
+def table(title: str, seeds: list[int], make: Callable[[int], tuple[Phantom, np.ndarray | None]]) -> list[str]:
     many: dict[str, list[dict[str, float]]] = {}
     notes = []
     for seed in seeds:
-        p = make(seed)
-        found, joint = estimates(p)
+        p, share = make(seed)
+        found, joint = estimates(p, share)
         for e in found:
             many.setdefault(e.name, []).append(figures(p, e))
         hit, false = listed(p, joint)
@@ -240,7 +250,7 @@ def main() -> None:
         "pasl": lambda: table(
             "Pulsed labelling, 7 inversion times x 4 pairs",
             seeds,
-            lambda seed: asl.phantom(SHAPES[SPACING], SPACING, seed, labeling="PASL", snr=SNR),
+            lambda seed: (asl.phantom(SHAPES[SPACING], SPACING, seed, labeling="PASL", snr=SNR), None),
         ),
         "shapes": lambda: shapes(seeds),
         "mixed": lambda: table("Voxels that hold several tissues", seeds, mixed),
