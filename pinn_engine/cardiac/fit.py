@@ -14,6 +14,7 @@ from ..errors import InputError
 from .eikonal import EikonalDiffusion, tissue_shape
 from .fem import Elements, elements
 from .lat import MapSolution, fit_lat, outlier_share
+from .mapfit import MapProblem
 from .model import AlievPanfilov
 from .numbers import FLOOR, speed_sd, with_floor
 from .read import HeartData
@@ -23,6 +24,8 @@ Progress = Callable[[str, float], None]
 ACROSS = 0.2  # D across over D along the fibres, where the mesh has fibres (bulk of the atrium: 0.1-0.3)
 SPEEDS = (0.015, 6.0)  # m/s: a median outside means a mistaken unit (scar 0.05, atrium 0.3-1.2, Purkinje 4)
 SPEED_FLOOR = 0.02  # sd of log CV that the noise does not tell: grid and equation (found on one draw of the fibred atrium)
+UNKNOWN = float(np.log(SPEEDS[1] / SPEEDS[0])) / (2.0 * 1.645)  # sd of log CV where a wave starts: 90 % is all that hearts have
+EARLIEST = 4.0  # patches of tissue that count as the wave's first: one node, or one wrong time, does not
 ROUGH = 0.5  # share of the spread of log slowness among the cells round a node that counts as error of CV (the same draw)
 DENSE = 0.8  # share of the nodes with an activation time beyond which a map was most likely interpolated
 BLURRED = 0.5  # sd of log D beyond which D counts as undetermined
@@ -186,7 +189,8 @@ def node_maps(data: HeartData, solved: MapSolution, model: AlievPanfilov, width:
     speed = apparent_speed(element, T)
     drawn = np.stack([np.log(apparent_speed(element, T + width * torch.from_numpy(d.copy()))) for d in solved.draws_T.T], axis=1)
     noise = 0.5 * (np.percentile(drawn, 84.1, axis=1) - np.percentile(drawn, 15.9, axis=1))
-    spread_c = np.sqrt(noise**2 + SPEED_FLOOR**2 + (ROUGH * unevenness(element, T)) ** 2)
+    start = start_region(problem, T)
+    spread_c = np.sqrt(noise**2 + SPEED_FLOOR**2 + (ROUGH * unevenness(element, T)) ** 2 + (UNKNOWN * start) ** 2)
     misfit = np.abs(problem.equation.residual(T, u, float(model.speed(1.0))).numpy())
     values = {
         "D": (D_MAP, unit.diffusivity, unit.rate_from_tu(D), unit.rate_from_tu(D * spread_u)),
@@ -195,8 +199,7 @@ def node_maps(data: HeartData, solved: MapSolution, model: AlievPanfilov, width:
     }
     status = np.full(len(T), int(NodeStatus.FITTED), np.uint8)
     status[misfit > MISFIT] = NodeStatus.COLLISION
-    if problem.active is not None:
-        status[~problem.active.numpy()] = NodeStatus.START
+    status[start] = NodeStatus.START
     status[spread_u > BLURRED] = NodeStatus.UNDETERMINED
     whole = np.where(data.inside, status[np.asarray(abs(data.to_input).argmax(axis=1)).ravel()], int(NodeStatus.OUTSIDE)).astype(np.uint8)
     maps = {
@@ -204,6 +207,18 @@ def node_maps(data: HeartData, solved: MapSolution, model: AlievPanfilov, width:
         for key, (kind, name, value, std) in values.items()
     }
     return maps, whole
+
+
+def start_region(problem: MapProblem, T: torch.Tensor) -> np.ndarray:
+    """(N,) bool: where the equation is not asked to hold, or T is within `start_time` of the earliest EARLIEST patches of tissue.
+
+    A stimulus sets off a piece of tissue at once: no speed can be read there, whatever |grad T| says.
+    """
+    order = T.argsort()
+    first = int(torch.searchsorted(problem.equation.element.mass[order].cumsum(0), EARLIEST * problem.patch))
+    begin = max(float(T[order[min(first, len(order) - 1)]]), problem.begin)
+    region = (begin + problem.tuning.start_time > T).numpy()
+    return region if problem.active is None else region | ~problem.active.numpy()
 
 
 def apparent_speed(element: Elements, T: torch.Tensor) -> np.ndarray:

@@ -84,8 +84,11 @@ def fit_numbers(
     def run(at: dict[str, float], sides: bool, on: Mesh, T: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         runs = [at] + ([{**at, name: at[name] + CHANGES[name]} for name in unknown] if sides else [])
         s = [torch.from_numpy(times[0] + r["shift"] - T) for r in runs]
-        base = beats([replace(model, a=at["a"], b=at["b"])], duration=max(5.0, max(float(x.max()) for x in s)))[0]
-        start = Start(np.stack([base.V_and_slope(x)[0].numpy() for x in s]), np.stack([base.W_at(x).numpy() for x in s]))
+        own = beats([replace(model, a=r["a"], b=r["b"]) for r in runs], duration=max(5.0, max(float(x.max()) for x in s)))
+        start = Start(
+            np.stack([beat.V_and_slope(x)[0].numpy() for beat, x in zip(own, s, strict=True)]),
+            np.stack([beat.W_at(x).numpy() for beat, x in zip(own, s, strict=True)]),
+        )
         many = replace(
             model, a=torch.tensor([r["a"] for r in runs], dtype=torch.float64), b=torch.tensor([r["b"] for r in runs], dtype=torch.float64)
         )
@@ -104,7 +107,6 @@ def fit_numbers(
 
     cost, status, history, done = np.inf, Status.STEP_LIMIT, [], 0
     kept: tuple[float, dict[str, float]] | None = None  # the best of this mesh
-    bound = False
     jacobian = np.zeros((0, len(unknown)))
     level, T_fine = "coarse", to_data @ T
     for step in range(steps):
@@ -119,15 +121,14 @@ def fit_numbers(
         if kept is not None and cost > kept[0] * (1.0 - NOTHING / len(residual)):  # the slopes promised what was not there
             if cost < kept[0] * (1.0 + 1.0 / len(residual)) or step == steps - 1:
                 cost, point = (cost, point) if cost < kept[0] else kept
-                status = Status.AT_BOUND if bound else Status.CONVERGED
+                status = Status.CONVERGED
                 break
             point = {name: 0.5 * (value + kept[1][name]) for name, value in point.items()}
             continue
         kept = cost, point
         history.append(cost)
         move = -np.linalg.lstsq(jacobian, residual, rcond=None)[0]
-        bound = "a" in names and point["a"] <= A_RANGE[0] and move[unknown.index("a")] < 0
-        if bound:  # the others move as if a were given
+        if "a" in names and point["a"] <= A_RANGE[0] and move[unknown.index("a")] < 0:  # the others move as if a were given
             rest = np.array([name != "a" for name in unknown])
             move[:] = 0.0
             move[rest] = -np.linalg.lstsq(jacobian[:, rest], residual, rcond=None)[0]
@@ -139,7 +140,7 @@ def fit_numbers(
         if progress:
             progress(done / (steps + 1))
         if promised < NOTHING:
-            status = Status.AT_BOUND if bound else Status.CONVERGED
+            status = Status.CONVERGED
         if fine is not None and level == "coarse" and (promised < 1.0 or step == steps - 4):
             level, status, history, kept = "fine", Status.STEP_LIMIT, [], None
         elif status != Status.STEP_LIMIT:
@@ -148,6 +149,8 @@ def fit_numbers(
     final_V, final_W = (movies_V, movies_W) if fine is not None else (to_data @ movies_V[0], to_data @ movies_W[0])
     if fine is not None:
         final_V, final_W = final_V[0], final_W[0]
+    if "a" in names and point["a"] <= A_RANGE[0]:
+        status = Status.AT_BOUND
     noise = float(np.sqrt(np.mean((final_V - V)[seen] ** 2)))
     scaled = jacobian / noise
     scaled[:, unknown.index("D")] /= np.exp(point["D"])  # per mm^2/TU

@@ -83,7 +83,8 @@ def _maps(fit: HeartFit) -> Markup:
         figures.append(
             html.figure(one.kind.title, one.unit, "", map_picture(fit, one.value, window, one.kind.colormap, one.unit, one.kind.title))
         )
-        spread, title = pictures.percentile_window(one.std[on], from_zero=True), "Standard deviation"
+        good = fit.status == NodeStatus.FITTED  # where a wave starts, that of CV is as wide as hearts are
+        spread, title = pictures.percentile_window(one.std[good if good.any() else on], from_zero=True), "Standard deviation"
         figures.append(html.figure(title, one.unit, "", map_picture(fit, one.std, spread, "bone", one.unit, title)))
     return html.section("Maps", *constants, *([html.division("pair", *figures)] if figures else []))
 

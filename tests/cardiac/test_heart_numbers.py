@@ -65,13 +65,13 @@ def strip():
     return mesh, times, mesh.points[:, 0] / float(MODEL.speed(0.1)) - 1.0
 
 
-def fitted(strip, true: AlievPanfilov, start: AlievPanfilov, noise: float = 0.05):
+def fitted(strip, true: AlievPanfilov, start: AlievPanfilov, noise: float = 0.05, D: float = 0.08):
     from scipy.sparse import identity
 
     mesh, times, T = strip
     begin = simulate(mesh, 0.1, protocols.planar(mesh, true, 0.1), duration=float(times[-1]), frame_step=1.0, model=true)
     V = begin.V + noise * np.random.default_rng(0).standard_normal(begin.V.shape)
-    return fit_numbers(mesh, identity(len(T)), None, None, V, times, T, 0.08, start, NAMES)
+    return fit_numbers(mesh, identity(len(T)), None, None, V, times, T, D, start, NAMES)
 
 
 def test_the_fit_says_how_it_ended_and_its_costs_are_of_one_kind(strip):
@@ -85,6 +85,6 @@ def test_the_fit_says_how_it_ended_and_its_costs_are_of_one_kind(strip):
 
 def test_a_number_on_its_bound_is_told(strip, monkeypatch):
     monkeypatch.setattr(numbers, "A_RANGE", (0.05, 0.4))
-    found = fitted(strip, MODEL, replace(MODEL, a=0.06), 0.005)
-    assert Status(int(found.solution.status[0])) == Status.AT_BOUND
+    found = fitted(strip, MODEL, replace(MODEL, a=0.05), 0.02, 0.1186)  # at the right speed
     assert found.model.a == 0.05
+    assert Status(int(found.solution.status[0])) == Status.AT_BOUND
