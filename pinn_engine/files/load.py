@@ -41,6 +41,9 @@ def load(path: str | os.PathLike[str], *, series: str | None = None, what: str =
             raise InputError(path, f"{option} chooses from a DICOM folder", found="a file", fix=f"leave {option} out, or give the folder")
         data, grid = read(path, what=what)
         return Loaded(data, grid, bids.read_sidecar(path), bids.prefix(path), Path(path).name)
+    if os.path.isfile(os.path.join(path, "dataset_description.json")):
+        fix = "give one …_asl.nii.gz of it, or fit all: pinn-engine bids DATASET OUT_DIR participant"
+        raise InputError(path, f"{what} must be one series", found="a BIDS dataset", fix=fix)
     data, grid, elements, name = dicom.read(path, series=series, what=what)
     sidecar = bids.read_sidecar(path).over(elements)
     prefix = bids.prefix(path) if "sub" in bids.entities(path) else f"series-{name}"

@@ -12,7 +12,10 @@ from . import html, svg
 from .html import Markup
 
 SHOWN = {  # figure: (title, unit)
+    "gm_cbf_mean": ("Mean CBF of grey matter", "mL/100 g/min"),
+    "wm_cbf_mean": ("Mean CBF of white matter", "mL/100 g/min"),
     "cbf_median": ("Median CBF", "mL/100 g/min"),
+    "gm_att_mean": ("Mean arrival in grey matter", "s"),
     "att_median": ("Median arrival", "s"),
     "cbf_std_median": ("Median sd of CBF", "mL/100 g/min"),
     "misfit_median": ("Misfit", "1 = as expected"),
@@ -37,8 +40,8 @@ class Subject(Protocol):
     def summary(self) -> Mapping[str, object]: ...
 
 
-def write_index(subjects: Sequence[Subject], reports: Mapping[str, str]) -> str:
-    """The HTML. `reports`: identifier -> path of its report, relative to the page."""
+def write_index(title: str, subjects: Sequence[Subject], reports: Mapping[str, str], files: Sequence[str] = ()) -> str:
+    """The HTML. `reports`: identifier -> path of its report, relative to the page; `files`: tables of the study, as linked below."""
     done = [one for one in subjects if one.state == "done"]
     failed = [one for one in subjects if one.state != "done"]
     figures = [name for name in SHOWN if any(_number(one, name) is not None for one in done)]
@@ -49,14 +52,15 @@ def write_index(subjects: Sequence[Subject], reports: Mapping[str, str]) -> str:
     flagged = sum(score > UNUSUAL for score in worst)
     cards.append(_card("Unusual", str(flagged), f"a figure beyond {UNUSUAL} robust sd"))
     body = [
-        Markup(f"<header>\n{html.paragraph('Study', 'kicker')}\n<h1>pinn_engine: {len(subjects)} subjects</h1>\n</header>"),
+        Markup(f"<header>\n{html.paragraph('Study', 'kicker')}\n<h1>{html.safe(title)}</h1>\n</header>"),
         html.division("cards", *cards),
         _failures(failed),
         _strips(done, figures, scores),
         _table(done, figures, scores, order, reports),
+        _files(files),
         Markup("<footer>Made by pinn_engine. For research use only: not a medical device, not for diagnosis or treatment.</footer>"),
     ]
-    return html.page(f"Study: {len(subjects)} subjects", body)
+    return html.page(f"Study: {title}, {len(subjects)} subjects", body)
 
 
 def unusual(values: Sequence[float | None]) -> list[float]:
@@ -134,6 +138,13 @@ def _table(
         first = Markup(f'<a href="{quote(report)}">{name}</a>') if report else name
         rows.append([first, *(_cell(_number(done[i], figure), scores[figure][i]) for figure in figures)])
     return html.section("Subjects, the most unusual first", html.table(head, rows, "l" + "r" * len(figures)))
+
+
+def _files(files: Sequence[str]) -> Markup:
+    if not files:
+        return Markup()
+    links = Markup(", ".join(f'<a href="{quote(file)}">{html.safe(file)}</a>' for file in files))
+    return html.section("Tables and words for a paper", html.paragraph(Markup(f"All figures, one row a subject: {links}.")))
 
 
 def _cell(value: float | None, score: float) -> str:
