@@ -87,6 +87,13 @@ class OutputFolder:
             self._discard(temporary)
         return target
 
+    def remove(self, name: str) -> None:
+        """Delete a file of this folder (or a link of that name, not what it leads to); nothing where there is none."""
+        target = self.locate(name)
+        self._refuse_escape(target, name)
+        with self._faults_are_input(target):
+            target.unlink(missing_ok=True)
+
     def locate(self, name: str) -> Path:
         """The path that `name` would be written to; ValueError if it leads outside (names are ours, so that is our fault)."""
         windows = PureWindowsPath(name)
