@@ -21,7 +21,6 @@ extensions = ["myst_parser", "sphinx.ext.autodoc"]
 html_theme = "furo"
 html_title = f"pinn_engine {version}"
 exclude_patterns = ["_build"]
-myst_enable_extensions = ["dollarmath", "amsmath"]
 myst_heading_anchors = 3
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
@@ -56,7 +55,8 @@ def notebook_as_markdown(path: Path) -> str:
 
 
 for _table in sorted(RESULTS.glob("*.md")):
-    put(HERE / "results" / _table.name, _table.read_text(encoding="utf-8"))
+    _text = _table.read_text(encoding="utf-8")
+    put(HERE / "results" / _table.name, re.sub(r"\A# (.*)$", rf"# {_table.stem}\n\n**\1**", _text, flags=re.M))
 for _notebook in sorted((HERE / "notebooks").glob("*.ipynb")):
     put(HERE / "tutorials" / f"{_notebook.stem}.md", notebook_as_markdown(_notebook))
 
@@ -69,9 +69,10 @@ def as_rst(text: str) -> str:
 
 def plain_docstring(app, what, name, obj, options, lines: list[str]) -> None:
     """autodoc-process-docstring. Indented blocks (formulas, lists of options) and examples (>>>) stay as they were laid out."""
-    out, block = [], False
-    for line in "\n".join(lines).split("\n"):
-        literal = line.startswith(("    ", ">>> ", "... "))
+    out, block, example = [], False, False
+    for line in lines:
+        example = line.startswith(">>> ") or (example and bool(line.strip()))
+        literal = example or line.startswith("    ")
         if literal and not block:
             out += ["", "::", ""]
         if block and not literal and line.strip():
