@@ -55,16 +55,18 @@ def notebook_as_markdown(path: Path) -> str:
 
 
 for _table in sorted(RESULTS.glob("*.md")):
-    _text = _table.read_text(encoding="utf-8")
-    put(HERE / "results" / _table.name, re.sub(r"\A# (.*)$", rf"# {_table.stem}\n\n**\1**", _text, flags=re.M))
+    _title, _text = _table.read_text(encoding="utf-8").removeprefix("# ").split("\n", 1)
+    put(HERE / "results" / _table.name, f"# {_table.stem}\n\n**{_title}**\n" + re.sub(r"^# ", "## ", _text, flags=re.M))
 for _notebook in sorted((HERE / "notebooks").glob("*.ipynb")):
     put(HERE / "tutorials" / f"{_notebook.stem}.md", notebook_as_markdown(_notebook))
 
 
 def as_rst(text: str) -> str:
     """A docstring of this package (plain text, `code` in single backticks) as reStructuredText that means the same."""
-    pieces = re.split(r"(`[^`]+`)", text)
-    return "".join(f"`{p}`" if p.startswith("`") and len(p) > 1 else re.sub(r"([\\*|_])", r"\\\1", p) for p in pieces)
+    pieces = re.split(r"(`[^`]+`|\*\w+\*)", text)
+    escaped = (re.sub(r"([\\*|_])", r"\\\1", piece) for piece in pieces[::2])
+    kept = [f"`{piece}`" if piece.startswith("`") else piece for piece in pieces[1::2]]
+    return "".join(a + b for a, b in zip(escaped, [*kept, ""], strict=True))
 
 
 def plain_docstring(app, what, name, obj, options, lines: list[str]) -> None:
