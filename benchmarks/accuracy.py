@@ -157,18 +157,11 @@ def others(o: Options, p: Phantom, where: np.ndarray) -> list[Estimate | str]:
 
 
 def _peer(peer: peers.Peer, p: Phantom, where: np.ndarray, install: bool) -> Estimate:
-    signal, delays, tau, _ = methods.averaged(p, where)
-    a = p.acquisition
-    constants = {
-        "alpha": a.alpha.number,
-        "t1b": a.t1_blood.number,
-        "t1_tissue": a.t1_tissue.number,
-        "partition": a.partition.number,
-    }
-    made = peers.run(peer, {"signal": signal, "pld": delays, "tau": tau, **{k: np.array(v) for k, v in constants.items()}}, install)
+    data = methods.for_peers(p, where)
+    made = peers.run(peer, data, install)
     failed = int((~np.isfinite(made["cbf"])).sum())
-    if failed == len(signal):
+    if failed == len(data["signal"]):
         raise peers.CannotRun("it fitted no voxel")
     images = [methods.image(p, where, made[name]) for name in ("cbf", "att")]
-    e = Estimate(f"{peer.name}, inputs corrected", *images, seconds=float(made["seconds"]), voxels=len(signal))
-    return replace(e, note=f"{failed} of {len(signal)} voxels failed" if failed else "")
+    e = Estimate(f"{peer.name}, inputs corrected", *images, seconds=float(made["seconds"]), voxels=len(data["signal"]))
+    return replace(e, note=f"{failed} of {len(data['signal'])} voxels failed" if failed else "")

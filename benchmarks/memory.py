@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 from . import table
+from .peers.told import peak
 from .table import Row, verdict
 
 MOST = 4.0  # GiB
@@ -44,19 +45,6 @@ def memory(quick: bool, seed: int) -> list[Row]:
 def _start(*words: str) -> str:
     command = [sys.executable, "-m", "benchmarks.memory", *words]
     return subprocess.run(command, cwd=Path(__file__).parent.parent, capture_output=True, text=True, check=True).stdout
-
-
-def peak() -> float:
-    """GiB of this process at its highest. Linux's own count is taken first: `ru_maxrss` there begins with the parent's."""
-    try:
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("VmHWM"):
-                return int(line.split()[1]) / 2**20
-    except OSError:
-        pass
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20)
 
 
 def make(path: str, x: str, y: str, z: str, spacing: str, seed: str) -> None:

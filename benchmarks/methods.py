@@ -64,6 +64,13 @@ def averaged(p: Phantom, where: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.
     return mean / m0[:, None], delays, np.array([a.label_duration[a.pld == d][0] for d in delays]), m0
 
 
+def for_peers(p: Phantom, where: np.ndarray) -> dict[str, np.ndarray]:
+    """What the adapters of perfusion's peers read: mean differences per M0 of blood (V, K), delays, label durations, constants."""
+    signal, delays, tau, _ = averaged(p, where)
+    numbers = constants(p) | {"t1_tissue": float(p.acquisition.t1_tissue.number)}
+    return {"signal": signal, "pld": delays, "tau": tau, **{name: np.array(value) for name, value in numbers.items()}}
+
+
 def buxton(times: np.ndarray, tau: np.ndarray, cbf: float, att: float, t1: float, alpha: float, t1b: float, partition: float) -> np.ndarray:
     """Difference per M0b of pCASL, written down once more, independently of the package; the flow is in T1' too, as in the phantom."""
     f = cbf / 6000
@@ -73,26 +80,39 @@ def buxton(times: np.ndarray, tau: np.ndarray, cbf: float, att: float, t1: float
     return 2 * alpha * f * t1_apparent * np.exp(-att / t1b) * (np.exp(-ended / t1_apparent) - np.exp(-since / t1_apparent))
 
 
-def scipy_curve_fit(p: Phantom, where: np.ndarray, bounded: bool) -> Estimate:
-    """`scipy.optimize.curve_fit` with the true model and the true T1, voxel by voxel, from CBF 60 and ATT 1 s."""
-    data, delays, tau, _ = averaged(p, where)
-    a, t1s = p.acquisition, p.t1_tissue[where]
-    alpha, t1b, partition, times = a.alpha.number, a.t1_blood.number, a.partition.number, delays + tau
-    found = np.full((4, len(data)), np.nan)
+def curve_fits(
+    signal: np.ndarray, delays: np.ndarray, tau: np.ndarray, t1: np.ndarray, alpha: float, t1b: float, partition: float, bounded: bool
+) -> np.ndarray:
+    """(4, V) CBF, ATT and their standard deviations by `scipy.optimize.curve_fit`, voxel by voxel, from CBF 60 and ATT 1 s; NaN: failed."""
+    times = delays + tau
+    found = np.full((4, len(signal)), np.nan)
     extra = {"bounds": ([-50, 0], [500, times.max()])} if bounded else {"method": "lm"}
-    start = time.process_time()
     with np.errstate(all="ignore"), warnings.catch_warnings():
         warnings.simplefilter("ignore", OptimizeWarning)  # an interval it cannot give is infinite
-        for v, (y, t1) in enumerate(zip(data, t1s.astype(float), strict=True)):
+        for v, (y, own) in enumerate(zip(signal, t1.astype(float), strict=True)):
 
-            def model(t, cbf, att, t1=t1):
-                return buxton(t, tau, cbf, att, t1, alpha, t1b, partition)
+            def model(t, cbf, att, own=own):
+                return buxton(t, tau, cbf, att, own, alpha, t1b, partition)
 
             try:
                 best, covariance = curve_fit(model, times, y, p0=(60.0, 1.0), **extra)
                 found[:, v] = *best, *np.sqrt(np.diag(covariance))
             except RuntimeError:
                 pass  # no convergence: stays NaN and is counted
+    return found
+
+
+def constants(p: Phantom) -> dict[str, float]:
+    """alpha, T1 of blood (s) and lambda of the phantom's acquisition."""
+    a = p.acquisition
+    return {"alpha": float(a.alpha.number), "t1b": float(a.t1_blood.number), "partition": float(a.partition.number)}
+
+
+def scipy_curve_fit(p: Phantom, where: np.ndarray, bounded: bool) -> Estimate:
+    """`curve_fits` with the true model and the true T1."""
+    data, delays, tau, _ = averaged(p, where)
+    start = time.process_time()
+    found = curve_fits(data, delays, tau, p.t1_tissue[where], **constants(p), bounded=bounded)
     seconds = time.process_time() - start
     failed = int(np.isnan(found[0]).sum())
     how = "bounded (trf)" if bounded else "unbounded (lm)"

@@ -3,7 +3,7 @@
 Written from a description of the set-up: a 32-32 tanh network of (t, sin t, sin 2t) whose output is multiplied by tanh(t); the mean
 squares of the differential equation, with switches smoothed by tanh(x / 0.1 s), and of the data, 1:1; as many Hammersley points as data,
 10 boundary points and the data times; Adam at 1e-3 for 10,000 full-batch steps; CBF (mL/100 g/s) and arrival time start at 0.5, T1 of
-blood (s) at 1.5 unless it is known, all through a rectifier clipped to 0.01 … 2.5.
+blood (s) at 1.5 unless it is known, all through a rectifier clipped to 0.01 … 2.5. With `limit` (CPU s) training of a voxel ends then.
 """
 
 import os
@@ -15,6 +15,8 @@ os.environ["DDE_BACKEND"] = "pytorch"
 import deepxde as dde
 import numpy as np
 import torch
+from limit import Limit
+from told import Clock
 
 WIDTH = 0.1  # s, of a switch
 STEPS = 10_000
@@ -31,7 +33,7 @@ def network() -> dde.nn.FNN:
     return net
 
 
-def fit(times: np.ndarray, signal: np.ndarray, tau: float, known_t1b: float | None, seed: int) -> tuple[float, float, float]:
+def fit(times: np.ndarray, signal: np.ndarray, tau: float, known_t1b: float | None, seed: int, limit: float) -> tuple[float, float, float]:
     """CBF in mL/100 g/s, arrival time in s, and the CPU seconds that training took."""
     dde.config.set_random_seed(seed)
     flow, arrival, decay = dde.Variable(0.5), dde.Variable(0.5), dde.Variable(1.5)
@@ -56,7 +58,7 @@ def fit(times: np.ndarray, signal: np.ndarray, tau: float, known_t1b: float | No
     model = dde.Model(data, network())
     model.compile("adam", lr=1e-3, external_trainable_variables=free)
     start = time.process_time()
-    model.train(iterations=STEPS, display_every=STEPS)
+    model.train(iterations=STEPS, display_every=STEPS, callbacks=[Limit(limit)], verbose=0)
     seconds = time.process_time() - start
     return float(clipped(flow.detach())), float(clipped(arrival.detach())), seconds
 
@@ -65,9 +67,11 @@ def main(given: str, made: str) -> None:
     torch.set_num_threads(1)
     data = np.load(given)
     known = float(data["t1b"]) or None  # 0: not known
-    found = [fit(data["times"], y, float(data["tau"]), known, k) for k, y in enumerate(data["signal"])]
+    limit = float(data["limit"]) if "limit" in data else float("inf")
+    clock = Clock()
+    found = [fit(data["times"], y, float(data["tau"]), known, k, limit) for k, y in enumerate(data["signal"])]
     cbf, att, seconds = np.array(found).T
-    np.savez(made, cbf=60 * cbf, att=att, seconds=seconds)
+    clock.write(made, dde.__version__, cbf=60 * cbf, att=att, seconds=seconds)
 
 
 if __name__ == "__main__":

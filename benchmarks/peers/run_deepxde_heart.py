@@ -14,19 +14,10 @@ os.environ["DDE_BACKEND"] = "pytorch"
 import deepxde as dde
 import numpy as np
 import torch
+from limit import Limit
+from told import Clock
 
 K, MU1, MU2, EPS = 8.0, 0.2, 0.3, 0.002
-
-
-class Clock(dde.callbacks.Callback):
-    def __init__(self, seconds: float):
-        super().__init__()
-        self.end, self.steps = time.process_time() + seconds, 0
-
-    def on_epoch_end(self):
-        self.steps += 1
-        if time.process_time() > self.end:
-            self.model.stop_training = True
 
 
 def main(given: str, made: str) -> None:
@@ -56,12 +47,12 @@ def main(given: str, made: str) -> None:
     problem = dde.data.TimePDE(domain, equations, conditions, num_domain=20000, num_boundary=1000, anchors=at)
     model = dde.Model(problem, dde.nn.FNN([3, 30, 30, 30, 2], "tanh", "Glorot normal"))
     model.compile("adam", lr=5e-4, external_trainable_variables=list(free.values()))
-    clock, begin = Clock(float(data["seconds"])), time.process_time()
-    model.train(iterations=10**9, display_every=10**9, callbacks=[clock], verbose=0)
-    seconds = time.process_time() - begin
+    clock, limit = Clock(), Limit(float(data["seconds"]))
+    model.train(iterations=10**9, display_every=10**9, callbacks=[limit], verbose=0)
+    seconds = time.process_time() - limit.end + float(data["seconds"])
     V = model.predict(data["where"].astype(np.float32))[:, 0]
     values = {"a": 0.01, "b": 0.15, **{name: float(value.detach()) for name, value in free.items()}}
-    np.savez(made, V=V, iterations=clock.steps, seconds=seconds, **values)
+    clock.write(made, dde.__version__, V=V, iterations=limit.steps, seconds=seconds, **values)
 
 
 if __name__ == "__main__":

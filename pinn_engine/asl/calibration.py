@@ -98,7 +98,7 @@ def calibrate(
         return Calibration(None, None, {"m0": Sourced(None, "absent: relative perfusion")})
     image = tissue.image * scale
     if region is not None:
-        echo, inside = series.sidecar.number("EchoTime"), masks.read(region, series.grid, "M0 region")
+        echo, inside = series.sidecar.number("EchoTime"), masks.read(region, series.grid, notes, "M0 region", one_region=True)
         time = tissue.repetition_time
         value, told = blood_from_region(image, inside, region_tissue, time, echo, str(region), notes)
         origins |= told | {"m0_repetition_time": Sourced(time, tissue.time_origin, "s")}

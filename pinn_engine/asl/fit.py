@@ -89,6 +89,8 @@ def fit(
         found = f"{int(scan.mask.sum())} voxels in the mask, none of them usable"
         raise InputError(scan.source, "no voxel can be fitted", found=found, fix="check the mask, M0 and the image for NaN and zeros")
     if preset is not None and joint:
+        if (made := scan.acquisition.origins.get("mask")) is not None and made.value == "made":
+            notes.append("The mask is an automatic one, made for whole brains; of a small region it loses up to half: give --mask.")
         return report_weights(_subject(scan, c, settings, spatial, notes, progress), weights)
     together = spatial and _can_be_spatial(settings, scan, notes)
     tissue = None
@@ -197,10 +199,12 @@ def _settings(scan, unknown, model, method, network, model_error, device, seed, 
 
 def _can_have_arteries(scan: Scan, wanted: tuple[str, ...], method: str, network: str, delays: int) -> None:
     """InputError where arterial blood volume cannot be fitted."""
+    if "att" not in wanted:
+        fix = "add att: --unknown cbf,att,abv"
+        raise InputError(scan.source, "abv needs the arrival time of tissue", found=f"--unknown {','.join(wanted)}", fix=fix)
     reasons = {
         f"{delays} distinct delays, 3 are needed": delays < 3,
         "no usable M0, without which a blood volume has no unit": scan.m0 is None,
-        "no att among the unknowns": "att" not in wanted,
         "t1b is asked for as well": "t1b" in wanted,
         "a Look-Locker readout": scan.acquisition.flip_angle is not None,
         "--network mlp": method == "pinn" and network == "mlp",

@@ -20,6 +20,11 @@ class MapKind:
     window: tuple[float, float] | None  # None: from the data's percentiles
     colormap: str
 
+    @property
+    def symbol(self) -> str:
+        """As people write it: CBF, ATT, T1b, aCBV, aBAT."""
+        return {"t1b": "T1b", "abv": "aCBV", "abat": "aBAT"}.get(self.key, self.key.upper())
+
 
 CBF = MapKind("cbf", "cbf", "desc-std_cbf", "Cerebral blood flow", "mL/100 g/min", (0.0, 100.0), "inferno")
 RELATIVE_CBF = MapKind("cbf", "desc-relative_cbf", "desc-std_cbf", "Relative perfusion (no M0)", "arbitrary", None, "inferno")

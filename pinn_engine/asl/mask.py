@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from os import PathLike
+from os import PathLike, fspath
 
 import numpy as np
 
@@ -15,19 +15,45 @@ SMOOTHING_NOISY = 5.0  # mm, for differences
 CLOSING = 10.0  # mm, radius
 DARKEST_SLICE = 0.25  # of the brightest; darker ones are mostly air
 UNIFORM = 0.7  # of a slice's brightness: an image without anything darker shows no air
+OVERSHOOT = 0.05  # of resampled masks: interpolation by splines leaves 0 to 1
+MOST_LABELS = 1000  # a label image has no more
 SMALLEST = 10  # voxels; less is no brain but noise
 
 
-def read(path: str | PathLike[str], grid: Grid, what: str = "mask") -> np.ndarray:
-    """(X, Y, Z) bool: above one half. Raises InputError for another grid or an empty mask."""
+def read(path: str | PathLike[str], grid: Grid, notes: list[str], what: str = "mask", *, one_region: bool = False) -> np.ndarray:
+    """(X, Y, Z) bool: above one half. What is no image of 0 and one other value is said in `notes`.
+
+    Raises InputError for another grid, an empty mask, a picture, and with `one_region` for an image of several labels.
+    """
     data, found = images.read(path, ndim=(3,), what=what)
     if not grid.matches(found):
         wanted = " x ".join(map(str, grid.shape))
         raise InputError(path, f"{what} must be on the grid of the ASL series ({wanted})", found=grid.difference(found), fix="resample it")
-    mask = np.nan_to_num(data) > 0.5
+    data = np.nan_to_num(data, posinf=0.0, neginf=0.0)
+    mask = data > 0.5
     if not mask.any():
         raise InputError(path, f"{what} is empty", found="no voxel above 0.5", fix="give a mask of 0 and 1, or none")
+    values = np.unique(data[data != 0])
+    if values.size > 1:
+        _say_what_it_is(path, what, values, int(mask.sum()), one_region, notes)
     return mask
+
+
+def _say_what_it_is(path: str | PathLike[str], what: str, values: np.ndarray, taken: int, one_region: bool, notes: list[str]) -> None:
+    """An image of more than 0 and one other value: probabilities and labels are taken and told, all else is refused."""
+    name, low, high = fspath(path).replace("\\", "/").rsplit("/", 1)[-1], float(values[0]), float(values[-1])
+    whole = bool(np.all(values == np.round(values)))
+    if low < -OVERSHOOT or (high > 1 + OVERSHOOT and (not whole or values.size > MOST_LABELS)):
+        found = f"{values.size:,} different values from {low:.4g} to {high:.4g}"
+        raise InputError(path, f"{what} is a picture, not a mask", found=found, fix="give an image of 0 and 1")
+    if not whole:
+        notes.append(f"{name}, the {what}, holds values between 0 and 1: the {taken:,} voxels above one half are taken.")
+        return
+    labels = ", ".join(f"{v:g}" for v in values[:4]) + (", …" if values.size > 4 else "")
+    if one_region:
+        fix = "give a mask of that one tissue, 0 and 1"
+        raise InputError(path, f"{what} must be one region, and this is a label image", found=f"labels {labels}", fix=fix)
+    notes.append(f"{name}, the {what}, is a label image ({labels}): every label is taken, {taken:,} voxels in all.")
 
 
 def make(image: np.ndarray, grid: Grid, source: str, where: str, *, slice_axis: int = 2, noisy: bool = False) -> np.ndarray:

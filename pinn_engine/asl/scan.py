@@ -111,7 +111,7 @@ def read(
     if att_sd is not None and att_map is None:
         raise InputError("--att-sd", "is the uncertainty of --att-map", found="no --att-map", fix="give --att-map FILE")
     origins = {**acquisition.origins, **calibration.origins}
-    brain, origins["mask"] = _mask(mask, calibration.image, volumes, types, difference, grid, path, acquisition.slice_axis)
+    brain, origins["mask"] = _mask(mask, calibration.image, volumes, types, difference, grid, path, acquisition.slice_axis, notes)
     if impossible is not None and (count := int((impossible & brain).sum())):
         notes.append(f"The T1 map holds no possible value in {count} voxels of the mask: the default is used there.")
     if t1_tissue is not None:
@@ -245,10 +245,11 @@ def _mask(
     grid: Grid,
     path: str,
     slice_axis: int,
+    notes: list[str],
 ) -> tuple[np.ndarray, Sourced]:
     """(X, Y, Z) bool and where it comes from."""
     if given is not None:
-        return masks.read(given, grid), Sourced("given", "option --mask")
+        return masks.read(given, grid, notes), Sourced("given", "option --mask")
     controls = np.flatnonzero(np.array(types) == "control")
     if m0 is not None:
         image, source = m0, "M0"

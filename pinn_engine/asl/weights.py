@@ -26,7 +26,7 @@ DOUBTED = 0.5  # a weight below this is named in the notes
 @dataclass(frozen=True)
 class VolumeWeights:
     """`weight` (N,) of each difference, 1 = like the rest; `distance` (N,) its mean square distance from the others of its delay per the
-    typical pair's; `reason`: why all weights are 1 without a look, else empty."""
+    typical pair's, NaN where nothing was compared; `reason`: why all weights are 1 without a look, else empty."""
 
     weight: np.ndarray
     distance: np.ndarray
@@ -39,7 +39,7 @@ class VolumeWeights:
 
 
 def equal_weights(count: int, reason: str) -> VolumeWeights:
-    return VolumeWeights(np.ones(count), np.ones(count), reason)
+    return VolumeWeights(np.ones(count), np.full(count, np.nan), reason)
 
 
 def volume_weights(scan: Scan) -> VolumeWeights:
@@ -77,7 +77,7 @@ def _blurred(scan: Scan, usable: np.ndarray) -> np.ndarray:
 def _compare(images: np.ndarray, member: np.ndarray, alone: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Weights and relative distances (N,) of `images` (V, N), by rounds of weighted means that leave out the pair in question."""
     weight = np.ones(len(member))
-    distance = np.ones(len(member))
+    distance = np.full(len(member), np.nan)
     for turn in range(ROUNDS):
         square, share = np.empty(images.shape, np.float32), np.empty(len(member))
         for n in np.flatnonzero(~alone):

@@ -14,17 +14,22 @@ from ..errors import InputError
 from .eikonal import EikonalDiffusion, tissue_shape
 from .fem import Elements, elements
 from .lat import MapSolution, fit_lat, outlier_share
+from .mapfit import MapProblem
 from .model import AlievPanfilov
+from .numbers import FLOOR, speed_sd, with_floor
 from .read import HeartData
-from .result import CV_MAP, D_MAP, LAT_MAP, HeartFit, NodeMap, NodeStatus, Parameter
+from .result import CV_MAP, D_MAP, LAT_MAP, HeartFit, MapKind, NodeMap, NodeStatus, Parameter
 
 Progress = Callable[[str, float], None]
 ACROSS = 0.2  # D across over D along the fibres, where the mesh has fibres (bulk of the atrium: 0.1-0.3)
 SPEEDS = (0.015, 6.0)  # m/s: a median outside means a mistaken unit (scar 0.05, atrium 0.3-1.2, Purkinje 4)
 SPEED_FLOOR = 0.02  # sd of log CV that the noise does not tell: grid and equation (found on one draw of the fibred atrium)
+UNKNOWN = float(np.log(SPEEDS[1] / SPEEDS[0])) / (2.0 * 1.645)  # sd of log CV where a wave starts: 90 % is all that hearts have
+EARLIEST = 4.0  # patches of tissue that count as the wave's first: one node, or one wrong time, does not
 ROUGH = 0.5  # share of the spread of log slowness among the cells round a node that counts as error of CV (the same draw)
 DENSE = 0.8  # share of the nodes with an activation time beyond which a map was most likely interpolated
 BLURRED = 0.5  # sd of log D beyond which D counts as undetermined
+PLANE = "a plane front into tissue at rest"  # whose speed CV is where one D is fitted
 MISFIT = 0.5  # equation residual (1 = all of it) beyond which fronts collide or break through
 
 
@@ -145,7 +150,7 @@ def _from_lat(
     given = (
         f"given a = {model.a:g} and k = {model.k:g}: activation times fix only D (1 - 2a)^2, conduction velocity does not depend on them"
     )
-    parameters = {"D": map_parameter(data, maps, status, given), **given_parameters(model, ("a", "b", "k"))}
+    parameters = {"D": map_parameter(data, solved, maps, status, given), **given_parameters(model, ("a", "b", "k"))}
     return HeartFit(
         data,
         maps,
@@ -184,7 +189,8 @@ def node_maps(data: HeartData, solved: MapSolution, model: AlievPanfilov, width:
     speed = apparent_speed(element, T)
     drawn = np.stack([np.log(apparent_speed(element, T + width * torch.from_numpy(d.copy()))) for d in solved.draws_T.T], axis=1)
     noise = 0.5 * (np.percentile(drawn, 84.1, axis=1) - np.percentile(drawn, 15.9, axis=1))
-    spread_c = np.sqrt(noise**2 + SPEED_FLOOR**2 + (ROUGH * unevenness(element, T)) ** 2)
+    start = start_region(problem, T)
+    spread_c = np.sqrt(noise**2 + SPEED_FLOOR**2 + (ROUGH * unevenness(element, T)) ** 2 + (UNKNOWN * start) ** 2)
     misfit = np.abs(problem.equation.residual(T, u, float(model.speed(1.0))).numpy())
     values = {
         "D": (D_MAP, unit.diffusivity, unit.rate_from_tu(D), unit.rate_from_tu(D * spread_u)),
@@ -193,8 +199,7 @@ def node_maps(data: HeartData, solved: MapSolution, model: AlievPanfilov, width:
     }
     status = np.full(len(T), int(NodeStatus.FITTED), np.uint8)
     status[misfit > MISFIT] = NodeStatus.COLLISION
-    if problem.active is not None:
-        status[~problem.active.numpy()] = NodeStatus.START
+    status[start] = NodeStatus.START
     status[spread_u > BLURRED] = NodeStatus.UNDETERMINED
     whole = np.where(data.inside, status[np.asarray(abs(data.to_input).argmax(axis=1)).ravel()], int(NodeStatus.OUTSIDE)).astype(np.uint8)
     maps = {
@@ -202,6 +207,18 @@ def node_maps(data: HeartData, solved: MapSolution, model: AlievPanfilov, width:
         for key, (kind, name, value, std) in values.items()
     }
     return maps, whole
+
+
+def start_region(problem: MapProblem, T: torch.Tensor) -> np.ndarray:
+    """(N,) bool: where the equation is not asked to hold, or T is within `start_time` of the earliest EARLIEST patches of tissue.
+
+    A stimulus sets off a piece of tissue at once: no speed can be read there, whatever |grad T| says.
+    """
+    order = T.argsort()
+    first = int(torch.searchsorted(problem.equation.element.mass[order].cumsum(0), EARLIEST * problem.patch))
+    begin = max(float(T[order[min(first, len(order) - 1)]]), problem.begin)
+    region = (begin + problem.tuning.start_time > T).numpy()
+    return region if problem.active is None else region | ~problem.active.numpy()
 
 
 def apparent_speed(element: Elements, T: torch.Tensor) -> np.ndarray:
@@ -226,11 +243,29 @@ def at_nodes(element: Elements, cells: torch.Tensor) -> torch.Tensor:
     return element.size.new_zeros(element.nodes).index_add(0, element.cells.reshape(-1), share.reshape(-1)) / element.mass
 
 
-def map_parameter(data: HeartData, maps: dict[str, NodeMap], status: np.ndarray, about: str) -> Parameter:
-    """The map's median, with half its 16-84 % range: how D is spread over the tissue, not how well its mean is known."""
-    value = maps["D"].value[status == NodeStatus.FITTED] if (status == NodeStatus.FITTED).any() else maps["D"].value[status > 0]
-    low, middle, high = (float(x) for x in np.percentile(value, [15.9, 50, 84.1]))
-    return Parameter(middle, 0.5 * (high - low), data.unit.diffusivity, f"median and spread of the map, {about}")
+def map_parameter(data: HeartData, solved: MapSolution, maps: dict[str, NodeMap], status: np.ndarray, about: str) -> Parameter:
+    """The map's median over what was fitted; its sd is that of the medians of Laplace's draws, with the floor of a single D."""
+    good = status == NodeStatus.FITTED if (status == NodeStatus.FITTED).any() else status > 0
+    low, middle, high = (float(x) for x in np.percentile(maps["D"].value[good], [15.9, 50, 84.1]))
+    drawn = np.median(data.back(np.exp(solved.u[:, None] + solved.choice.widening * solved.draws_u))[good], axis=0)
+    relative = float(np.hypot(np.log(drawn).std(), FLOOR["D"]))
+    return Parameter(middle, middle * relative, data.unit.diffusivity, f"median of the map, {about}", (low, high))
+
+
+def flat_map(data: HeartData, kind: MapKind, unit: str, value: float, std: float) -> NodeMap:
+    """One number for all the tissue."""
+    on = data.inside.astype(np.float32)
+    return NodeMap(kind, unit, on * np.float32(value), on * np.float32(std))
+
+
+def number_maps(data: HeartData, D: Parameter, model: AlievPanfilov, relative_speed_sd: float) -> dict[str, NodeMap]:
+    """One D for the tissue, and the speed of a plane front into tissue at rest."""
+    unit = data.unit
+    speed = float(unit.rate_from_tu(float(model.speed(unit.rate_to_tu(D.value)))))
+    return {
+        "D": flat_map(data, D_MAP, D.unit, D.value, D.std),
+        "CV": flat_map(data, CV_MAP, unit.speed, speed, speed * relative_speed_sd),
+    }
 
 
 def given_parameters(model: AlievPanfilov, names: Sequence[str]) -> dict[str, Parameter]:
@@ -238,18 +273,20 @@ def given_parameters(model: AlievPanfilov, names: Sequence[str]) -> dict[str, Pa
 
 
 def fitted_numbers(
-    data: HeartData, solution: Solution, model: AlievPanfilov, names: Sequence[str]
-) -> tuple[dict[str, Parameter], dict[str, dict[str, float]]]:
-    """The named numbers of one solution in the outside units, the model's others as given, and the correlations."""
+    data: HeartData, solution: Solution, model: AlievPanfilov, names: tuple[str, ...]
+) -> tuple[dict[str, Parameter], dict[str, dict[str, float]], dict[str, NodeMap]]:
+    """The named numbers of one solution in the outside units, the model's others as given; the data's own correlations; the maps."""
     sentence = "fitted: " + Status(int(solution.status[0])).sentence
+    D = float(solution.values["D"][0])
+    covariance = with_floor(solution.covariance[0].numpy(), names, D)
     parameters = {}
-    for name in names:
-        factor, unit = (data.unit.rate_from_tu(1.0), data.unit.diffusivity) if name == "D" else (1.0, "1")
-        value, std = (float(x[0]) * factor for x in (solution.values[name], solution.std(name)))
-        parameters[name] = Parameter(value, std, unit, sentence)
+    for k, name in enumerate(names):
+        factor, unit = (float(data.unit.rate_from_tu(1.0)), data.unit.diffusivity) if name == "D" else (1.0, "1")
+        parameters[name] = Parameter(float(solution.values[name][0]) * factor, float(covariance[k, k] ** 0.5) * factor, unit, sentence)
     table = solution.correlation[0].numpy()
     correlation = {i: {j: float(table[m, n]) for n, j in enumerate(names)} for m, i in enumerate(names)}
-    return parameters | given_parameters(model, [name for name in ("a", "b", "k") if name not in names]), correlation
+    given = given_parameters(model, [name for name in ("a", "b", "k") if name not in names])
+    return parameters | given, correlation, number_maps(data, parameters["D"], model, speed_sd(model, D, names, covariance))
 
 
 def common_settings(solved: MapSolution, model: AlievPanfilov, ratio: float | None, width: float, seed: int) -> dict[str, Any]:

@@ -8,14 +8,15 @@ import numpy as np
 import torch
 
 from ..errors import InputError
-from .fit import Progress, given_parameters
+from .fit import PLANE, Progress, given_parameters, number_maps
 from .model import AlievPanfilov
 from .network.inverse import FieldFit, Settings, fit_fields
 from .network.places import Places, box, mesh_modes
 from .network.refine import refine
 from .network.windows import Observed
+from .numbers import speed_sd
 from .read import HeartData
-from .result import D_MAP, HeartFit, NodeMap, NodeStatus, Parameter
+from .result import HeartFit, NodeStatus, Parameter
 
 REFINED_NODES = 20_000  # the simulator runs on the input's own nodes up to here
 WINDOW_MIN, SPREAD = 1.0, 0.1
@@ -119,8 +120,9 @@ def _heart_fit(
         for name in unknown
     }
     parameters |= given_parameters(model, [n for n in ("a", "b", "k") if n not in unknown])
-    flat = on[:, 0].astype(np.float32)
-    maps = {"D": NodeMap(D_MAP, data.unit.diffusivity, flat * np.float32(parameters["D"].value), flat * np.float32(parameters["D"].std))}
+    spread = np.array([std[n] for n in unknown])
+    relative = speed_sd(model, values["D"], unknown, found.correlation * np.outer(spread, spread))
+    maps = number_maps(data, parameters["D"], model, relative)
     status = np.where(on[:, 0], int(NodeStatus.FITTED), int(NodeStatus.OUTSIDE)).astype(np.uint8)
     table = {i: {j: float(found.correlation[m, n]) for n, j in enumerate(unknown)} for m, i in enumerate(unknown)}
     windows = found.windows
@@ -132,6 +134,7 @@ def _heart_fit(
         "windows_tu": list(windows.edges),
         "network": list(windows.network.layers),
         "stages": found.stages,
+        "CV_of": PLANE,
     }
     seen = np.isfinite(data.V) & on
     return HeartFit(

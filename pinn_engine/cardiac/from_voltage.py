@@ -8,18 +8,18 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..core.solution import Status
 from ..errors import InputError
 from .beat import beats
-from .eikonal import front_constant
 from .fem import Diffusion
-from .fit import Progress, check_speed, common_settings, equation_of, fitted_numbers, given_parameters, map_parameter, node_maps
+from .fit import PLANE, Progress, check_speed, common_settings, equation_of, fitted_numbers, given_parameters, map_parameter, node_maps
 from .lat import MapSolution
 from .model import AlievPanfilov
 from .numbers import Numbers
 from .numbers import fit_numbers as numbers
 from .read import HeartData
-from .reentry import SHARE, flat_map, misfit_note, numbers_of_waves, share_firing_again
-from .result import D_MAP, LAT_MAP, HeartFit, NodeMap, NodeStatus, Parameter
+from .reentry import SHARE, misfit_note, numbers_of_waves, share_firing_again
+from .result import LAT_MAP, HeartFit, NodeMap, NodeStatus, Parameter
 from .voltage import fit_voltage
 
 FINE_NODES = 15_000  # the simulator runs on the input's own nodes up to here
@@ -65,7 +65,7 @@ def fit_map(
         verdict = "D is a map; a and b are told by the shape of V in time, D (1 - 2a)^2 by how fast it travels."
     else:
         parameters, verdict = given_parameters(found, ("a", "b", "k")), f"D is given a = {found.a:g} and b = {found.b:g}."
-    D = map_parameter(data, maps, status, "fitted with a and b" if free else f"given a = {found.a:g}")
+    D = map_parameter(data, solved, maps, status, "fitted with a and b" if free else f"given a = {found.a:g}")
     settings = common_settings(solved, found, ratio, width, seed) | _about(
         solved.noise, noise, len(samples.value), "travelling beat and eikonal-diffusion"
     )
@@ -147,21 +147,17 @@ def _numbers_fit(
     seed: int,
 ) -> HeartFit:
     solution, unit = found.solution, data.unit
-    parameters, correlation = fitted_numbers(data, solution, found.model, unknown)
-    speed = front_constant(found.model) * found.D**0.5
-    T = data.back(solved.T)
-    maps = {
-        "D": flat_map(data, D_MAP, unit.diffusivity, parameters["D"].value, parameters["D"].std),
-        "LAT": NodeMap(
-            LAT_MAP,
-            unit.time,
-            np.asarray(unit.from_tu(T), np.float32),
-            np.asarray(unit.from_tu(data.back(solved.draws_T.std(axis=1))), np.float32),
-        ),
-    }
+    parameters, correlation, maps = fitted_numbers(data, solution, found.model, unknown)
+    maps["LAT"] = NodeMap(
+        LAT_MAP,
+        unit.time,
+        np.asarray(unit.from_tu(data.back(solved.T)), np.float32),
+        np.asarray(unit.from_tu(data.back(solved.draws_T.std(axis=1))), np.float32),
+    )
     status = np.where(data.inside, int(NodeStatus.FITTED), int(NodeStatus.OUTSIDE)).astype(np.uint8)
     settings = common_settings(solved, found.model, ratio, 1.0, seed) | _about(found.noise, noise, count, "Aliev-Panfilov, simulated")
-    settings |= {"speed": {"value": float(unit.rate_from_tu(speed)), "unit": unit.speed}}
+    settings["start"] = settings["solver"]
+    settings |= {"solver": {"status": Status(int(solution.status[0])).sentence, "steps": int(solution.steps[0])}, "CV_of": PLANE}
     assert data.V is not None
     residual = ((found.V - data.V) / found.noise)[np.isfinite(data.V)]
     return HeartFit(

@@ -22,7 +22,10 @@ def activation(mesh: Mesh, name: str | None = None, unit: TimeUnit | None = None
     values = next((found for n in names if (found := mesh.find(n)) is not None), None)
     if values is None:
         raise InputError(
-            mesh.source, f"has no point data called {names[0]}", found=_listed(mesh), fix="name the array that holds the activation times"
+            mesh.source,
+            f"has no point data called {names[0]}",
+            found=_listed(mesh),
+            fix="name the array that holds the activation times with --array",
         )
     if values.ndim != 1:
         raise InputError(

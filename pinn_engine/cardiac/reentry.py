@@ -11,11 +11,11 @@ import numpy as np
 from ..core.solution import Status
 from .cycles import local_sums, spread_locally
 from .fem import Diffusion, Elements, elements
-from .fit import fitted_numbers
+from .fit import PLANE, fitted_numbers
 from .mapfit import Samples
 from .model import AlievPanfilov
 from .read import HeartData
-from .result import CV_MAP, D_MAP, HeartFit, MapKind, NodeMap, NodeStatus
+from .result import HeartFit, NodeStatus
 from .state_fit import StateFit, fit_state
 
 BIN = 2.5  # TU
@@ -111,16 +111,7 @@ def _result(
     frames: int,
 ) -> HeartFit:
     unit, solution, model = data.unit, found.solution, found.model
-    parameters, correlation = fitted_numbers(data, solution, model, names)
-    speed = float(model.speed(found.D))
-    relative = float(solution.std("D")[0]) / found.D
-    maps = {
-        kind.key: flat_map(data, kind, its_unit, value, std)
-        for kind, its_unit, value, std in (
-            (D_MAP, unit.diffusivity, parameters["D"].value, parameters["D"].std),
-            (CV_MAP, unit.speed, unit.rate_from_tu(speed), unit.rate_from_tu(0.5 * speed * relative)),
-        )
-    }
+    parameters, correlation, maps = fitted_numbers(data, solution, model, names)
     notes = [f"{100 * share:.0f} % of the tissue fires more than once: fitted by the model's own waves from an unknown first frame, no LAT"]
     if found.frames < frames:
         end = float(unit.from_tu(data.times[-1]))  # type: ignore[index]
@@ -135,7 +126,7 @@ def _result(
         "frames_explained": found.frames,
         "D_across_over_along": ratio,
         "grid_correction_of_D": found.slowing,
-        "CV_of": "a front into tissue at rest",
+        "CV_of": PLANE,
         "solver": {"status": Status(int(solution.status[0])).sentence, "steps": int(solution.steps[0])},
         "fitted_nodes": len(data.mesh.points),
         "seed": seed,
@@ -156,12 +147,6 @@ def _result(
         settings=settings,
         notes=tuple(notes),
     )
-
-
-def flat_map(data: HeartData, kind: MapKind, unit: str, value: float, std: float) -> NodeMap:
-    """One number for all the tissue."""
-    on = data.inside.astype(np.float32)
-    return NodeMap(kind, unit, on * np.float32(value), on * np.float32(std))
 
 
 def share_firing_again(data: HeartData) -> float:

@@ -31,7 +31,7 @@ _SENTENCES = {
     NodeStatus.OUTSIDE: "No tissue that was fitted: no cell uses the node, or its piece of the mesh has too few observations.",
     NodeStatus.FITTED: "Fitted.",
     NodeStatus.UNDETERMINED: "The data say little about D here: its standard deviation is over half of D itself.",
-    NodeStatus.START: "Near where the wave starts: the equation is not asked to hold there, D is its neighbours'.",
+    NodeStatus.START: "Where the wave starts: a stimulus sets off tissue at once, no CV can be read (see its std), D is its neighbours'.",
     NodeStatus.COLLISION: "The equation does not hold here (fronts meet, break through or are blocked): do not read CV.",
 }
 
@@ -63,12 +63,13 @@ class NodeMap:
 
 @dataclass(frozen=True)
 class Parameter:
-    """One number: fitted, or given. `std` 0 where given."""
+    """One number: fitted, or given. `std` 0 where given; `spread`: 16th and 84th percentile over the tissue, of a map's median."""
 
     value: float
     std: float
     unit: str
     status: str
+    spread: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ class HeartFit:
     residual: np.ndarray | None = None  # (R,) data residual over noise
     observed: np.ndarray | None = None  # (R,) activation times, outside unit, where they were the data
     predicted: np.ndarray | None = None  # (R,)
-    convergence: list[float] = field(default_factory=list)
+    convergence: list[float] = field(default_factory=list)  # 0.5 |r|^2 after each step of the last stage; networks: held-out rms by stage
     settings: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 

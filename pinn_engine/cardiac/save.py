@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from .. import __version__
+from ..errors import InputError
 from ..files import load
 from ..files.grid import Grid
 from ..files.mesh import Mesh
@@ -23,9 +24,11 @@ DEFAULT_SPACING = 1.0  # mm, of a mesh's volumes
 
 
 def save(fit: HeartFit, folder: OutputFolder, *, reference: str | None = None, spacing: float | None = None) -> list[Path]:
-    """Everything but the report. Same fit, same bytes."""
+    """Everything but the report. Same fit, same bytes; what an earlier fit of this name left in the folder is removed first."""
     prefix = fit.data.prefix
     written: list[Path] = []
+    for name in every_name(prefix):
+        folder.remove(name)
     if fit.data.grid is None or fit.data.grid.shape[2] == 1:
         written.append(write_mesh(fit, folder))
     written += _volumes(fit, folder, reference, spacing)
@@ -34,16 +37,29 @@ def save(fit: HeartFit, folder: OutputFolder, *, reference: str | None = None, s
         for name, movie in (("V", fit.V), ("W", fit.W)):
             if movie is not None:
                 path = folder.path / f"{prefix}_desc-fit_{name}.nii.gz"
-                write_movie(path, movie.reshape(*fit.data.grid.shape, -1), fit.data.grid, float(unit.from_tu(step)), unit.name)
+                frames = movie.reshape(*fit.data.grid.shape, -1)
+                write_movie(path, frames, fit.data.grid, float(unit.from_tu(step)), unit.name, Quantity=f"{name}, fitted, without unit")
                 written.append(path)
     written.append(folder.write_json(f"{prefix}_parameters.json", parameters(fit)))
     return written
 
 
+def every_name(prefix: str) -> list[str]:
+    """All files that some fit may write: maps, movies, mesh, status, numbers, report."""
+    volumes = [f"{kind}{key}" for key in ("D", "CV", "LAT") for kind in ("", "desc-std_")] + ["desc-fit_V", "desc-fit_W"]
+    names = [f"{volume}{suffix}" for volume in volumes for suffix in (".nii.gz", ".json")]
+    names += ["desc-status_dseg.nii.gz", "desc-status_dseg.tsv", "cardiac.vtp", "cardiac.vtu", "parameters.json", "report.html"]
+    return [f"{prefix}_{name}" for name in names]
+
+
 def check_volumes(data: HeartData, reference: str | None = None, spacing: float | None = None) -> None:
     """Raises InputError, before a fit is spent on it, where the volumes of a mesh could not be written."""
-    if data.grid is None and (reference or spacing is not None):
-        check_overlap(data.whole, _target(data, reference, spacing))
+    if not (reference or spacing is not None):
+        return
+    if data.grid is not None:
+        option = "--reference" if reference else "--spacing"
+        raise InputError(option, "is for meshes: a movie's maps lie on the movie's own grid", found=data.source, fix="leave it away")
+    check_overlap(data.whole, _target(data, reference, spacing))
 
 
 def write_mesh(fit: HeartFit, folder: OutputFolder) -> Path:
@@ -81,18 +97,31 @@ def _volumes(fit: HeartFit, folder: OutputFolder, reference: str | None, spacing
             about = one.kind.title + (": standard deviation of the estimate" if name != key else "")
             about_file = {"Description": about, "Units": one.unit, "Space": "RAS+", **shell} | provenance(fit)
             written.append(folder.write_json(f"{prefix}_{name}.json", about_file))
+    labels = fit.status.reshape(grid.shape) if grid is not None else _status_labels(fit, target)
+    written.append(folder.write_volume(f"{prefix}_desc-status_dseg.nii.gz", labels, grid or target, labels=True))
+    rows = [{"index": int(s), "name": s.name.lower(), "meaning": s.sentence} for s in NodeStatus]
+    written.append(folder.write_tsv(f"{prefix}_desc-status_dseg.tsv", rows))
     return written
 
 
 def _target(data: HeartData, reference: str | None, spacing: float | None) -> Grid:
     if reference:
-        return load.read(reference, what="reference image")[1]
+        return load.read_grid(reference, what="reference image")
     return grid_around(data.whole, DEFAULT_SPACING if spacing is None else spacing, 2.0)
 
 
 def _raster(fit: HeartFit, values: np.ndarray, grid: Grid) -> np.ndarray:
     shown = np.where(fit.status != NodeStatus.OUTSIDE, values, np.nan)
     return rasterise(replace(fit.data.whole, point_data={}), shown, grid)[0]
+
+
+def _status_labels(fit: HeartFit, grid: Grid) -> np.ndarray:
+    """(X, Y, Z) uint8: the status that weighs most in a voxel's cell."""
+    mesh = replace(fit.data.whole, point_data={})
+    codes = [s for s in NodeStatus if s and (fit.status == s).any()]
+    shares = [rasterise(mesh, np.where(fit.status == NodeStatus.OUTSIDE, np.nan, fit.status == s), grid) for s in codes]
+    largest = np.argmax(np.stack([share for share, _ in shares]), axis=0)
+    return np.where(shares[0][1], np.array(codes, np.uint8)[largest], np.uint8(NodeStatus.OUTSIDE))
 
 
 def provenance(fit: HeartFit) -> dict[str, Any]:
@@ -103,7 +132,7 @@ def parameters(fit: HeartFit) -> dict[str, Any]:
     """The content of PREFIX_parameters.json."""
     status = {str(int(s)): {"meaning": s.sentence, "nodes": int((fit.status == s).sum())} for s in NodeStatus}
     return {
-        "parameters": {name: asdict(p) for name, p in fit.parameters.items()},
+        "parameters": {name: {k: v for k, v in asdict(p).items() if v is not None} for name, p in fit.parameters.items()},
         "correlation": fit.correlation,
         "identifiability": fit.identifiability,
         "status": status,

@@ -3,7 +3,7 @@
     minimise  1/2 sum ((V(t; V0, W0, D) - v) / sd)^2 + 1/2 |x|^2 ,   V0 = V* + S_V x_V,  W0 = W* + S_W x_W,  log D, a, b free
 V is the simulator's, so the equations hold exactly; W is never observed. S: smooth random fields (Matern) about the state V*, W* of
 `cycles.guess`. Gauss-Newton, its steps by conjugate gradients over tangent and adjoint runs, on windows that grow from the first frame
-(Pires, Vautard & Talagrand 1996, doi:10.1034/j.1600-0870.1996.00006.x), so that no front starts far from the data's.
+(Pires, Vautard & Talagrand 1996, Tellus A 48, 96-121), so that no front starts far from the data's.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ from .cycles import guess
 from .fem import Diffusion, Elements, Stiffness, elements, stiffness, tensors
 from .mapfit import Samples
 from .model import AlievPanfilov
-from .numbers import floor_covariance
 from .propagate import Frames, Propagator, Run, grid_slowing
 from .starts import laplacian
 
@@ -41,7 +40,8 @@ Progress = Callable[[float], None]
 
 @dataclass(frozen=True)
 class StateFit:
-    """`solution` (B = 1) of the named numbers in inner units; `V`, `W` (N, F') of the F' frames that one state explains; `noise` sd of V.
+    """`solution` (B = 1) of the named numbers in inner units, its covariance the data's own; `V`, `W` (N, F') of the F' frames that one
+    state explains; `noise` sd of V.
 
     `guess_D` where the fit began; `chi2`: mean square of residual over sd; `slowing`: D's correction for the grid.
     """
@@ -269,13 +269,12 @@ def fit_state(
     prior = Prior(torch.from_numpy(np.stack([first.V, first.W])), _fields(element, first.D, model), first.D, model, names)
     theta = torch.zeros(2 * prior.nodes + len(names), dtype=torch.float64)
     level = sd if sd is not None else first.misfit**0.5
-    sizes, history = window_sizes(times), []
+    sizes = window_sizes(times)
     kept: tuple[StateProblem, Minimum, int] | None = None
     for number, count in enumerate(sizes):
         last = number == len(sizes) - 1
         problem = StateProblem(operator, Window.first(data.with_sd(level), times, count, prior.nodes), prior)
         found = gauss_newton(problem, theta, 8 if last else 4, relative=1e-3 if last else 5e-3)
-        history += found.history
         chi2 = float(found.residual.square().mean())
         if kept is not None and chi2 > BROKEN * max(1.0, float(kept[1].residual.square().mean())):
             break
@@ -284,7 +283,7 @@ def fit_state(
             level *= chi2**0.5
         tell(0.9 * (number + 1) / len(sizes))
     assert kept is not None
-    return _report(mesh, kept, prior, element, first.D, history)
+    return _report(mesh, kept, prior, element, first.D)
 
 
 def window_sizes(times: np.ndarray) -> list[int]:
@@ -303,9 +302,7 @@ def _fields(element: Elements, D: float, model: AlievPanfilov) -> tuple[Smooth, 
     return V, W
 
 
-def _report(
-    mesh: Mesh, kept: tuple[StateProblem, Minimum, int], prior: Prior, element: Elements, first_D: float, history: list[float]
-) -> StateFit:
+def _report(mesh: Mesh, kept: tuple[StateProblem, Minimum, int], prior: Prior, element: Elements, first_D: float) -> StateFit:
     problem, found, count = kept
     names, n = prior.names, len(prior.names)
     run, chi2 = found.at.run, float(found.residual.square().mean())
@@ -316,7 +313,7 @@ def _report(
     unit[-n:] = torch.eye(n, dtype=torch.float64)
     inverse = conjugate(found.at.information, unit, 60, 0.02)[-n:]
     size = torch.tensor([PRIOR[name] * (D if name == "D" else 1.0) for name in names], dtype=torch.float64)
-    covariance = 0.5 * (inverse + inverse.T) * size[:, None] * size * max(chi2, 1.0) + floor_covariance(names, D)
+    covariance = 0.5 * (inverse + inverse.T) * size[:, None] * size * max(chi2, 1.0)
     condition, weakest = identifiability(covariance[None])
     status = Status.AT_BOUND if D_grid > 0.98 * problem.propagator.largest_D else found.status
     values = {name: torch.tensor([D if name == "D" else float(getattr(model, name))]) for name in names}
@@ -331,7 +328,7 @@ def _report(
         covariance[None],
         condition,
         weakest,
-        {"cost": history},
+        {"cost": found.history},
     )
     noise = float(problem.window.data.sd[0]) * chi2**0.5
     return StateFit(solution, model, D, run.V.T.numpy(), run.W.T.numpy(), noise, first_D, chi2, slowing, count)

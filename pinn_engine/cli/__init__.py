@@ -6,7 +6,7 @@ import argparse
 import signal
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from .. import __version__
 from ..errors import InputError
@@ -15,7 +15,17 @@ STOPPED = 130  # as shells report a run ended by Ctrl-C
 
 
 class Parser(argparse.ArgumentParser):
-    """Says what is wrong with a call in one line, exit 2."""
+    """Says what is wrong with a call in one line, exit 2. Options are spelt out: an abbreviation may mean another one tomorrow."""
+
+    def __init__(self, *args: Any, **options: Any):
+        super().__init__(*args, **{"allow_abbrev": False} | options)
+
+    def parse_known_args(self, args=None, namespace=None):
+        """Options that this very command does not know are its fault, unless it keeps them for others (`others` among its defaults)."""
+        found, rest = super().parse_known_args(args, namespace)
+        if rest and not hasattr(found, "others"):
+            self.error(f"unrecognized arguments: {' '.join(rest)}")
+        return found, rest
 
     def error(self, message: str) -> NoReturn:
         sys.stderr.write(f"error: {self.prog}: {message}; see {self.prog} --help\n")
@@ -40,11 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code: 0 done, 1 a fault of ours, 2 bad input or call, 3 some subjects failed, 130 stopped."""
     signal.signal(signal.SIGTERM, _stop)
     try:
-        top = parser()
-        call, others = top.parse_known_args(arguments)
-        if others and not hasattr(call, "others"):
-            top.error(f"unrecognized arguments: {' '.join(others)}")
-        call.others = others
+        call, call.others = parser().parse_known_args(arguments)
         return call.run(call)
     except InputError as error:
         sys.stderr.write(f"error: {error}\n")

@@ -179,9 +179,11 @@ def make_phantom(
         protocol=protocol,  # type: ignore[arg-type]
     )
     movie = read_movie(files["movie"])
-    V = observe_V(movie.V.reshape(-1, movie.V.shape[3]), share, noise, seed).reshape(movie.V.shape)[..., round(begin / movie.step) :]
+    first = round(begin / movie.step)
+    V = observe_V(movie.V.reshape(-1, movie.V.shape[3]), share, noise, seed).reshape(movie.V.shape)[..., first:]
     target = out / "phantom_movie.nii.gz"
-    write_movie(target, V, movie.grid, movie.step, "tu")
+    about = {"Truth": "truth/simulation_movie.nii.gz", "FirstFrameInTruth": first * movie.step, "Share": share, "NoiseSD": noise}
+    write_movie(target, V, movie.grid, movie.step, "tu", **about)
     return target
 
 

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import csv
+import json
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from .. import __version__
 from ..errors import InputError
@@ -28,8 +32,28 @@ def write_group(ledger: Ledger) -> list[Path]:
     for name, rows in _stacks(ledger.out, done).items():
         written.append(folder.write_tsv(f"group_{name}", rows, [*dict.fromkeys(column for row in rows for column in row)]))
     written.append(folder.write_text("logs/CITATION.md", citation(ledger.out, done)))
-    written.append(folder.write_text("index.html", write_index(results, _reports(done))))
+    files = [path.relative_to(ledger.out).as_posix() for path in written]
+    shown = [replace(result, message=without_folders(result.message)) for result in results]
+    written.append(folder.write_text("index.html", write_index(title(ledger.out), shown, _reports(done), files)))
     return written
+
+
+def title(out: Path) -> str:
+    """The name of the dataset that was fitted, where it is known; else of the study's folder."""
+    try:
+        about = json.loads((out / "dataset_description.json").read_text(encoding="utf-8"))
+        return unquote(str(about["SourceDatasets"][0]["URL"]).rstrip("/").rsplit("/", 1)[-1]) or out.name
+    except (OSError, ValueError, LookupError, TypeError):
+        return out.name
+
+
+def without_folders(message: str) -> str:
+    """Paths by their last part: where a study's data lay is nobody's business but the markers'.
+
+    >>> without_folders("/data/my study/sub-1_asl.nii.gz: M0 is missing; give mL/g")
+    'sub-1_asl.nii.gz: M0 is missing; give mL/g'
+    """
+    return re.sub(r"(?<!\S)(?:[A-Za-z]:)?[\\/](?=\S)(?:[^\\/:;,()\n]*[\\/])*", "", message)
 
 
 def write_dataset(folder: OutputFolder, source: Path | None, name: str) -> Path:
@@ -62,7 +86,12 @@ def citation(out: Path, done: Sequence[Result]) -> str:
 
 def _row(result: Result) -> dict[str, Any]:
     figures = {name: value for name, value in result.summary.items() if isinstance(value, int | float | str)}
-    return {"id": result.id, "state": result.state, **figures, "message": result.message if result.state == "failed" else None}
+    return {
+        "id": result.id,
+        "state": result.state,
+        **figures,
+        "message": without_folders(result.message) if result.state == "failed" else None,
+    }
 
 
 def _columns(results: Sequence[Result]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 import traceback
@@ -55,6 +56,7 @@ def run_one(task: Task, progress: Progress | None = None) -> Outcome:
 
     clock: dict[str, float] = {}
     folder = None
+    new = [place for place in (Path(task.out), *Path(task.out).parents) if not place.exists()]
     try:
         folder = OutputFolder(task.out)
         outcome = {"asl": _perfusion, "cardiac": _heart}[task.organ](task, folder, clock, progress or (lambda stage, done, message: None))
@@ -62,8 +64,13 @@ def run_one(task: Task, progress: Progress | None = None) -> Outcome:
         outcome = Outcome(BAD_INPUT, str(error), seconds=clock)
     except Exception as error:
         outcome = Outcome(FAULT, f"{type(error).__name__}: {error}", seconds=clock, detail=traceback.format_exc())
-    if folder is not None:
+    refused = outcome.code == BAD_INPUT and task.logs is None  # a call by itself says all on stderr
+    if folder is not None and not refused:
         _log(task, outcome)
+    if outcome.code != DONE:
+        with contextlib.suppress(OSError):  # not empty: what was written stays
+            for place in new:
+                place.rmdir()
     return outcome
 
 

@@ -78,12 +78,20 @@ class MLP:
         """W: number of weights of one network."""
         return sum((a + 1) * b for a, b in pairwise(self.layers))
 
-    def glorot(self, batch: int, generator: torch.Generator, *, same: bool = False, dtype=torch.float32, device="cpu") -> Tensor:
-        """(B, W) Glorot-normal weights, zero biases (Glorot & Bengio 2010); `same`: every problem starts from the same network."""
+    def glorot(
+        self, batch: int, generator: torch.Generator, *, same: bool = False, uniform: bool = False, dtype=torch.float32, device="cpu"
+    ) -> Tensor:
+        """(B, W) Glorot weights, normal or `uniform`, zero biases (Glorot & Bengio 2010, https://proceedings.mlr.press/v9/glorot10a.html).
+
+        Their variance is 2 / (inputs + outputs) of the layer. `same`: every problem starts from the same network.
+        """
         blocks = []
         rows = 1 if same else batch
         for a, b in pairwise(self.layers):
-            weight = torch.randn(rows, a * b, generator=generator, dtype=torch.float64) * (2 / (a + b)) ** 0.5
+            if uniform:
+                weight = (2 * torch.rand(rows, a * b, generator=generator, dtype=torch.float64) - 1) * (6 / (a + b)) ** 0.5
+            else:
+                weight = torch.randn(rows, a * b, generator=generator, dtype=torch.float64) * (2 / (a + b)) ** 0.5
             blocks += [weight, torch.zeros(rows, b, dtype=torch.float64)]
         return torch.cat(blocks, dim=1).expand(batch, -1).to(device=device, dtype=dtype).contiguous()
 

@@ -26,6 +26,7 @@ class Pass:
     inputs: tuple[Tensor, ...]  # (C, N, in) of each layer
     before: tuple[Tensor, ...]  # (C, N, out) of each hidden layer before its activation
     layers: tuple[tuple[Tensor, Tensor], ...]
+    weights: Tensor | None = None  # (W,) where a network has more than its layers
 
 
 def forward(network: MLP, weights: Tensor, inputs: Tensor) -> Pass:
@@ -50,7 +51,7 @@ def forward(network: MLP, weights: Tensor, inputs: Tensor) -> Pass:
 
 def pull_back(network: MLP, done: Pass, seeds: Tensor) -> Tensor:
     """(N, W) d/d weights of sum_{c, o} seeds[c, n, o] * output[c, n, o], a row a point; `seeds` (C, N, O) is d residual / d output."""
-    return torch.cat([block for a, s in _backward(network, done, seeds) for block in (_outer(a, s), s[VALUE])], dim=1)
+    return torch.cat([block for a, s in _backward(network, done, seeds) for block in (outer(a, s), s[VALUE])], dim=1)
 
 
 def pull_back_sum(network: MLP, done: Pass, seeds: Tensor) -> Tensor:
@@ -65,14 +66,14 @@ def _backward(network: MLP, done: Pass, seeds: Tensor) -> list[tuple[Tensor, Ten
     layers: list[tuple[Tensor, Tensor]] = []
     for k in reversed(range(len(done.layers))):
         if k < len(done.before):
-            seeds = _through(act, done.before[k], seeds)
+            seeds = through(act, done.before[k], seeds)
         layers.append((done.inputs[k], seeds))
         if k:
             seeds = seeds @ done.layers[k][0].T
     return layers[::-1]
 
 
-def _through(act, z: Tensor, seeds: Tensor) -> Tensor:
+def through(act, z: Tensor, seeds: Tensor) -> Tensor:
     """Adjoint of one activation: seeds of what comes out -> seeds of what goes in."""
     first, second, third = act.first(z[VALUE]), act.second(z[VALUE]), act.third(z[VALUE])
     slope = z[SPACE]
@@ -82,6 +83,6 @@ def _through(act, z: Tensor, seeds: Tensor) -> Tensor:
     return back
 
 
-def _outer(a: Tensor, seeds: Tensor) -> Tensor:
+def outer(a: Tensor, seeds: Tensor) -> Tensor:
     """sum_c a[c, n, i] seeds[c, n, o] -> (N, I * O)."""
     return torch.bmm(a.permute(1, 2, 0), seeds.permute(1, 0, 2)).flatten(1)

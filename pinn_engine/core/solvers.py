@@ -124,8 +124,13 @@ class Adam:
     final: float = 0.01
     relative: float = 1e-3
 
-    def solve(self, problem: Problem, theta: Tensor, coupling: Coupling | None = None) -> Solution:
-        """As `LevenbergMarquardt.solve`; problems do not influence each other since Adam works elementwise."""
+    def solve(
+        self, problem: Problem, theta: Tensor, coupling: Coupling | None = None, part: Callable[[int], Problem] | None = None
+    ) -> Solution:
+        """As `LevenbergMarquardt.solve`; problems do not influence each other since Adam works elementwise.
+
+        `part(step)`: what that step sees instead of the whole problem, a share of its rows that stands for all (mini-batches).
+        """
         coupling = coupling or Independent()
         x = theta.detach().clone().requires_grad_(True)
         optimiser = torch.optim.Adam([x], lr=self.rate)
@@ -133,7 +138,8 @@ class Adam:
         costs = []
         for step in range(self.steps):
             optimiser.zero_grad()
-            cost = 0.5 * (problem.residual(x) ** 2).sum(dim=1) + coupling.energy(x)[0]
+            seen = part(step) if part else problem
+            cost = 0.5 * (seen.residual(x) ** 2).sum(dim=1) + coupling.energy(x)[0]
             usable = torch.where(cost.isfinite(), cost, 0.0)
             usable.sum().backward()
             x.grad = torch.nan_to_num(x.grad) if x.grad is not None else None
@@ -144,20 +150,29 @@ class Adam:
                 costs.append(_mean_finite(cost.detach()))
             optimiser.step()
             schedule.step()
-        with torch.no_grad():
-            residual, jacobian = problem.linearise(x.detach())
-            energy, pull = coupling.energy(x.detach())
-            own = 0.5 * (residual * residual).sum(dim=1) + energy
-            gradient = (jacobian * residual.unsqueeze(-1)).sum(dim=1) + pull
-            normal = jacobian.transpose(1, 2) @ jacobian
-            ridge = 1e-6 * normal.diagonal(dim1=1, dim2=2).amax(dim=1, keepdim=True) + torch.finfo(own.dtype).tiny
-            step_on = coupling.solve(normal + torch.diag_embed(ridge.expand_as(gradient)), gradient)
-            settled = coupling.pool(0.5 * (step_on * gradient).sum(dim=1)) <= self.relative * coupling.pool(own)
-            status = torch.where(settled, int(Status.CONVERGED), int(Status.STEP_LIMIT))
-            status = torch.where(own.isfinite(), status, int(Status.NOT_FINITE)).to(torch.uint8)
-            steps = torch.full_like(status, self.steps, dtype=torch.int16)
-            state = _State(x.detach(), residual, jacobian, coupling.pool(own), own, own, status, steps)
-            return _finish(problem, state, coupling, {"cost": [float(c) for c in costs], "active": [1.0] * len(costs)})
+        steps = torch.full((len(x),), self.steps, dtype=torch.int16, device=x.device)
+        return judged(
+            problem, x.detach(), coupling, self.relative, steps, {"cost": [float(c) for c in costs], "active": [1.0] * len(costs)}
+        )
+
+
+@torch.no_grad()
+def judged(
+    problem: Problem, theta: Tensor, coupling: Coupling, relative: float, steps: Tensor, history: dict[str, list[float]]
+) -> Solution:
+    """The solution of a search without second derivatives: converged where a full Gauss-Newton step would gain less than `relative`."""
+    residual, jacobian = problem.linearise(theta)
+    energy, pull = coupling.energy(theta)
+    own = 0.5 * (residual * residual).sum(dim=1) + energy
+    gradient = (jacobian * residual.unsqueeze(-1)).sum(dim=1) + pull
+    normal = jacobian.transpose(1, 2) @ jacobian
+    ridge = 1e-6 * normal.diagonal(dim1=1, dim2=2).amax(dim=1, keepdim=True) + torch.finfo(own.dtype).tiny
+    step_on = coupling.solve(normal + torch.diag_embed(ridge.expand_as(gradient)), gradient)
+    settled = coupling.pool(0.5 * (step_on * gradient).sum(dim=1)) <= relative * coupling.pool(own)
+    status = torch.where(settled, int(Status.CONVERGED), int(Status.STEP_LIMIT))
+    status = torch.where(own.isfinite(), status, int(Status.NOT_FINITE)).to(torch.uint8)
+    state = _State(theta, residual, jacobian, coupling.pool(own), own, own, status, steps)
+    return _finish(problem, state, coupling, history)
 
 
 Solver = LevenbergMarquardt | Adam

@@ -46,6 +46,15 @@ def read(path: str | os.PathLike[str], *, ndim: tuple[int, ...] = (3, 4), what: 
     return data, _grid(image, path)
 
 
+def read_grid(path: str | os.PathLike[str], *, what: str = "image") -> Grid:
+    """Where an image's voxels lie, whatever it holds. Raises InputError: missing, not NIfTI, fewer than three axes, unusable affine."""
+    path = Path(path)
+    image = _open(path, what)
+    if len(image.shape) < 3 or min(image.shape) == 0:
+        raise InputError(path, f"{what} must have three axes", found=" x ".join(map(str, image.shape)), fix="give a volume")
+    return _grid(image, path)
+
+
 def _open(path: Path, what: str):
     """The nibabel image of `path`, header only."""
     import nibabel

@@ -87,6 +87,13 @@ class OutputFolder:
             self._discard(temporary)
         return target
 
+    def remove(self, name: str) -> None:
+        """Delete a file of this folder (or a link of that name, not what it leads to); nothing where there is none."""
+        target = self.locate(name)
+        self._refuse_escape(target, name)
+        with self._faults_are_input(target):
+            target.unlink(missing_ok=True)
+
     def locate(self, name: str) -> Path:
         """The path that `name` would be written to; ValueError if it leads outside (names are ours, so that is our fault)."""
         windows = PureWindowsPath(name)
@@ -104,10 +111,13 @@ class OutputFolder:
     def _prepare(self, folder: Path) -> None:
         if folder != self.path:
             self._refuse_escape(folder, folder.name)  # before anything is created beyond a link
-        if folder in self._cleaned:
+        if folder in self._cleaned and folder.is_dir():
             return
         with self._faults_are_input(folder):
-            folder.mkdir(parents=True, exist_ok=True)
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+            except FileNotFoundError:  # another run has just tidied an empty parent away
+                folder.mkdir(parents=True, exist_ok=True)
             _remove_stale(folder)
         self._cleaned.add(folder)
 

@@ -31,7 +31,7 @@ def overview(fit: PerfusionFit, truth: Mapping[str, np.ndarray]) -> bytes:
         for axis, (title, volume, colormap, bottom, top) in zip(axes[row], panels, strict=True):
             shown = np.where(mask[..., z], volume[..., z], np.nan)[crop].T
             picture = axis.imshow(shown, origin="lower", cmap=colormap, vmin=bottom, vmax=top, aspect=spacing[1] / spacing[0])
-            axis.set_title(f"{name.upper()}, {title}", fontsize=10)
+            axis.set_title(f"{one.kind.symbol}, {title}", fontsize=10)
             axis.set_xticks([])
             axis.set_yticks([])
             for spine in axis.spines.values():

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from ..asl.quality import quality
 from ..asl.result import ParameterMap, PerfusionFit
 from . import curves, html, pictures, regions
 from .html import Markup
@@ -58,7 +59,7 @@ def _count(n: int, what: str) -> str:
 
 def _cards(fit: PerfusionFit) -> Markup:
     """The numbers to see first."""
-    usable, mask = curves.fitted_voxels(fit), fit.scan.mask
+    usable, mask, figures = curves.fitted_voxels(fit), fit.scan.mask, quality(fit)
     cards = []
     for name, one in fit.maps.items():
         if name in ("abv", "abat"):
@@ -69,6 +70,9 @@ def _cards(fit: PerfusionFit) -> Markup:
             interval = fit.settings.get("t1b_interval_95") if name == "t1b" else None
             if isinstance(interval, list):  # one value for all voxels
                 cards.append(_card(short, middle, one.kind.unit, f"95 % interval {figure(interval[0])} to {figure(interval[1])}"))
+            elif isinstance(grey := figures.get(f"gm_{name}_mean"), float):  # a median over both tissues is neither's
+                more = f"white matter {figure(float(str(figures[f'wm_{name}_mean'])))}"
+                cards.append(_card(f"Mean {short}, grey matter", figure(grey), one.kind.unit, more))
             else:
                 cards.append(_card(f"Median {short}", middle, one.kind.unit, f"middle half {low} to {high}"))
         else:
@@ -121,7 +125,7 @@ def _map_pair(view: pictures.View, one: ParameterMap, usable: np.ndarray) -> Mar
     kind = one.kind
     window = kind.window or pictures.percentile_window(one.value[usable], from_zero=True)
     spread = pictures.percentile_window(one.std[usable], high=95, from_zero=True)
-    shown = ((kind.title, one.value, window, kind.colormap), (f"Standard deviation of {kind.key.upper()}", one.std, spread, STD_COLOURS))
+    shown = ((kind.title, one.value, window, kind.colormap), (f"Standard deviation of {kind.symbol}", one.std, spread, STD_COLOURS))
     return html.division(
         "pair",
         *(
@@ -188,7 +192,7 @@ def _pick(fit: PerfusionFit, view: pictures.View, one: curves.Pick) -> Markup:
     """One voxel: where it lies, its curve, its numbers."""
     cbf, usable = fit.maps["cbf"], curves.fitted_voxels(fit)
     window = cbf.kind.window or pictures.percentile_window(cbf.value[usable], from_zero=True)
-    numbers = [f"{k.upper()} {plus_minus(m.value[one.voxel], m.std[one.voxel])} {m.kind.unit}" for k, m in fit.maps.items()]
+    numbers = [f"{m.kind.symbol} {plus_minus(m.value[one.voxel], m.std[one.voxel])} {m.kind.unit}" for m in fit.maps.values()]
     numbers.append(f"misfit {figure(fit.misfit[one.voxel])}")
     status = fit.status_meaning.get(int(fit.status[one.voxel]), "")
     where = pictures.locator(view, cbf.value, usable, one.voxel, window, cbf.kind.colormap)

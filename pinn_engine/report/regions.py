@@ -11,7 +11,6 @@ from .html import Markup
 from .svg import figure, percent
 
 MANY = 60  # regions shown; a whole atlas is in the table on disk
-NAMES = {"cbf": "CBF", "att": "ATT", "t1b": "T1b"}
 
 
 def tissue_section(fit: PerfusionFit) -> Markup:
@@ -30,7 +29,7 @@ def tissue_section(fit: PerfusionFit) -> Markup:
     for name, one in fit.maps.items():
         cells = [_number(row.get(f"{tissue}_{name}_mean")) for tissue in ("gm", "wm")]
         if cells != ["n/a", "n/a"]:
-            body.append([f"Mean {NAMES.get(name, one.kind.title)}, {one.kind.unit}", *cells])
+            body.append([f"Mean {one.kind.symbol}, {one.kind.unit}", *cells])
     tissue = [html.table(("", "Grey matter", "White matter"), body, "lrr")] if body else []
     figures = [
         ("Grey over white matter CBF", _number(row["gm_wm_ratio"])),
@@ -62,9 +61,9 @@ def region_section(fit: PerfusionFit) -> Markup:
     if not rows or fit.scan.regions is None:
         return Markup()
     head = ["Region", "Voxels", "Fitted"]
-    for name, one in fit.maps.items():
+    for one in fit.maps.values():
         unit = f", {one.kind.unit}" if one.kind.unit != "arbitrary" else ""
-        head += [f"Mean {NAMES.get(name, name)}{unit}", "± se", "Median", "sd"]
+        head += [f"Mean {one.kind.symbol}{unit}", "± se", "Median", "sd"]
     body, faint = [], []
     for row in rows[:MANY]:
         cells = [str(row["name"]), f"{row['voxels']:,}", percent(float(str(row["share_fitted"])))]

@@ -12,6 +12,9 @@ from . import html, svg
 from .html import Markup
 
 SHOWN = {  # figure: (title, unit)
+    "gm_cbf_mean": ("GM CBF", "mL/100 g/min"),
+    "wm_cbf_mean": ("WM CBF", "mL/100 g/min"),
+    "gm_att_mean": ("GM arrival", "s"),
     "cbf_median": ("Median CBF", "mL/100 g/min"),
     "att_median": ("Median arrival", "s"),
     "cbf_std_median": ("Median sd of CBF", "mL/100 g/min"),
@@ -21,6 +24,7 @@ SHOWN = {  # figure: (title, unit)
     "D_median": ("Median D", ""),
     "share_fitted": ("Fitted", "share"),
 }
+BETTER = {"cbf_median": "gm_cbf_mean", "att_median": "gm_att_mean"}  # a median over both tissues is neither's: left out where GM is known
 UNUSUAL = 3.5  # robust standard deviations (Iglewicz & Hoaglin 1993)
 
 
@@ -37,11 +41,12 @@ class Subject(Protocol):
     def summary(self) -> Mapping[str, object]: ...
 
 
-def write_index(subjects: Sequence[Subject], reports: Mapping[str, str]) -> str:
-    """The HTML. `reports`: identifier -> path of its report, relative to the page."""
+def write_index(title: str, subjects: Sequence[Subject], reports: Mapping[str, str], files: Sequence[str] = ()) -> str:
+    """The HTML. `reports`: identifier -> path of its report, relative to the page; `files`: tables of the study, as linked below."""
     done = [one for one in subjects if one.state == "done"]
     failed = [one for one in subjects if one.state != "done"]
     figures = [name for name in SHOWN if any(_number(one, name) is not None for one in done)]
+    figures = [name for name in figures if any(_number(one, BETTER.get(name, "")) is None for one in done)]
     scores = {name: unusual([_number(one, name) for one in done]) for name in figures}
     worst = [max((scores[name][i] for name in figures), default=0.0) for i in range(len(done))]
     order = sorted(range(len(done)), key=lambda i: (-round(worst[i], 6), done[i].id))
@@ -49,14 +54,15 @@ def write_index(subjects: Sequence[Subject], reports: Mapping[str, str]) -> str:
     flagged = sum(score > UNUSUAL for score in worst)
     cards.append(_card("Unusual", str(flagged), f"a figure beyond {UNUSUAL} robust sd"))
     body = [
-        Markup(f"<header>\n{html.paragraph('Study', 'kicker')}\n<h1>pinn_engine: {len(subjects)} subjects</h1>\n</header>"),
+        Markup(f"<header>\n{html.paragraph('Study', 'kicker')}\n<h1>{html.safe(title)}</h1>\n</header>"),
         html.division("cards", *cards),
         _failures(failed),
         _strips(done, figures, scores),
         _table(done, figures, scores, order, reports),
+        _files(files),
         Markup("<footer>Made by pinn_engine. For research use only: not a medical device, not for diagnosis or treatment.</footer>"),
     ]
-    return html.page(f"Study: {len(subjects)} subjects", body)
+    return html.page(f"Study: {title}, {len(subjects)} subjects", body)
 
 
 def unusual(values: Sequence[float | None]) -> list[float]:
@@ -126,7 +132,8 @@ def _table(
 ) -> Markup:
     if not done:
         return Markup()
-    head = ("Subject", *(f"{title}{', ' + unit if unit else ''}" for title, unit in (SHOWN[name] for name in figures)))
+    shown = (SHOWN[name] for name in figures)
+    head = ("Subject", *(Markup(f'{html.safe(title)}<br><span class="unit">{html.safe(unit)}</span>') for title, unit in shown))
     rows = []
     for i in order:
         report = reports.get(done[i].id)
@@ -134,6 +141,13 @@ def _table(
         first = Markup(f'<a href="{quote(report)}">{name}</a>') if report else name
         rows.append([first, *(_cell(_number(done[i], figure), scores[figure][i]) for figure in figures)])
     return html.section("Subjects, the most unusual first", html.table(head, rows, "l" + "r" * len(figures)))
+
+
+def _files(files: Sequence[str]) -> Markup:
+    if not files:
+        return Markup()
+    links = Markup(", ".join(f'<a href="{quote(file)}">{html.safe(file)}</a>' for file in files))
+    return html.section("Tables and words for a paper", html.paragraph(Markup(f"All figures, one row a subject: {links}.")))
 
 
 def _cell(value: float | None, score: float) -> str:

@@ -83,7 +83,7 @@ def test_without_arteries_it_shrinks_to_zero_and_costs_nothing():
         ({"plds": (1.0, 2.0)}, {}, "2 distinct delays"),
         ({}, {"network": "mlp"}, "--network mlp"),
         ({}, {"unknown": ("cbf", "att", "t1b", "abv")}, "t1b is asked"),
-        ({}, {"unknown": ("cbf", "abv")}, "no att"),
+        ({}, {"unknown": ("cbf", "abv")}, "add att: --unknown cbf,att,abv"),
     ],
 )
 def test_where_it_cannot_be_fitted_one_line_says_why(made, options, reason):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from itertools import pairwise
 
@@ -204,3 +205,43 @@ def test_arrival_maps_that_cannot_be(att, more, found, tmp_path):
     given = {} if att is None else {"att_map": str(bids_series.save(tmp_path / "att.nii.gz", att))}
     with pytest.raises(InputError, match=found):
         asl.read(bids_series.write(tmp_path), m0=1000, **given, **more)
+
+
+GIVEN = {  # what may be given as a mask -> what is said; None: refused
+    "zero and one": (1.0, ""),
+    "zero and 255": (255.0, ""),
+    "probabilities": (np.linspace(0, 1, 480).reshape(12, 10, 4), "voxels above one half"),
+    "labels": (1.0 + np.arange(480).reshape(12, 10, 4) % 3, r"label image \(1, 2, 3\)"),
+    "a picture": (np.linspace(0, 900, 480).reshape(12, 10, 4), None),
+    "below zero": (np.linspace(-1, 1, 480).reshape(12, 10, 4), None),
+}
+
+
+@pytest.mark.parametrize("kind", GIVEN)
+def test_a_mask_that_is_none_is_told_or_refused(kind, tmp_path):
+    values, said = GIVEN[kind]
+    mask = bids_series.save(tmp_path / "m.nii.gz", bids_series.brain() * values)
+    file = bids_series.write(tmp_path)
+    if said is None:
+        with pytest.raises(InputError, match="is a picture, not a mask"):
+            asl.read(file, m0=1000, mask=mask)
+        return
+    told = [note for note in asl.read(file, m0=1000, mask=mask).notes if "m.nii.gz" in note]
+    assert len(told) == bool(said)
+    assert re.search(said, " ".join(told))
+
+
+def test_an_m0_region_is_one_region(tmp_path):
+    file = bids_series.write(tmp_path, M0Type="Separate", EchoTime=0.02)
+    bids_series.write_m0(file, 1800.0, RepetitionTimePreparation=3)
+    labels = bids_series.save(tmp_path / "dseg.nii.gz", bids_series.brain() * (1.0 + np.arange(480).reshape(12, 10, 4) % 3))
+    with pytest.raises(InputError, match=r"one region.*labels 1, 2, 3"):
+        asl.read(file, m0_region=labels)
+    soft = bids_series.save(tmp_path / "csf.nii.gz", bids_series.brain() * np.linspace(0, 1, 480).reshape(12, 10, 4))
+    assert any("M0 region, holds values between 0 and 1" in note for note in asl.read(file, m0_region=soft).notes)
+
+
+def test_a_bids_dataset_is_not_a_dicom_folder(tmp_path):
+    (tmp_path / "dataset_description.json").write_text("{}")
+    with pytest.raises(InputError, match="pinn-engine bids DATASET OUT_DIR participant"):
+        asl.read(tmp_path)

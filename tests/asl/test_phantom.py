@@ -11,6 +11,7 @@ from pinn_engine.asl.phantom import TERRITORIES, signal, write_bids
 from pinn_engine.asl.phantom import make as make_new
 from pinn_engine.asl.phantom.brain import RADII
 from pinn_engine.asl.phantom.signal import Bolus
+from pinn_engine.asl.regions import read_names
 
 SMALL = (24, 28, 12)
 make = lru_cache(maxsize=None)(make_new)
@@ -180,6 +181,7 @@ def test_what_is_written_is_what_was_made(tmp_path, options, fields):
         path = tmp_path / f"derivatives/truth/sub-01/perf/sub-01_{suffix}.nii.gz"
         assert paths[name] == path
         np.testing.assert_array_equal(nib.load(path).get_fdata(), getattr(p, name))
+    assert read_names(tmp_path / "derivatives/truth/sub-01/perf/sub-01_dseg.tsv")[2] == "white matter"
     before = {f: f.read_bytes() for f in sorted(tmp_path.rglob("*")) if f.is_file()}
     write_bids(p, tmp_path)
     assert before == {f: f.read_bytes() for f in before}

@@ -75,3 +75,4 @@ def test_what_four_spoilt_pairs_of_24_cost():
     _, rows = fit.tables["desc-weights_asl"]
     assert [row["pair"] for row in rows if row["weight"] < 0.5] == [1, 6, 14, 23]
     assert without.settings["volume_weights"] == "all 1: switched off"
+    assert all(np.isnan(row["distance"]) and row["weight"] == 1 for row in without.tables["desc-weights_asl"][1])  # nothing was compared

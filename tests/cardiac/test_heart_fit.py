@@ -2,6 +2,7 @@
 
 import json
 
+import nibabel as nib
 import numpy as np
 import pytest
 
@@ -10,6 +11,7 @@ from pinn_engine.cardiac.fit import fit
 from pinn_engine.cardiac.model import AlievPanfilov
 from pinn_engine.cardiac.read import from_mesh, grids, read
 from pinn_engine.cardiac.result import NodeStatus
+from pinn_engine.cardiac.save import every_name
 from pinn_engine.cardiac.units import TimeUnit
 from pinn_engine.cli import main
 from pinn_engine.errors import InputError
@@ -41,7 +43,25 @@ def test_even_tissue_from_activation_times_with_outliers():
     assert np.median(found.maps["D"].value[good]) == pytest.approx(0.1, rel=0.05)
     assert np.median(found.maps["CV"].value[good]) == pytest.approx(float(MODEL.speed(0.1)), rel=0.03)
     assert found.settings["outliers"] == pytest.approx(8, abs=2)
+    D = found.parameters["D"]  # its error is that of the median, not how D spreads over the tissue
+    assert abs(D.value - 0.1) < 3.0 * D.std
+    assert D.std < 0.5 * (D.spread[1] - D.spread[0])
     assert found.settings["noise_sd"]["value"] == pytest.approx(0.1, rel=0.35)
+
+
+def test_no_speed_is_claimed_where_a_stimulus_set_the_tissue_off():
+    """A disc that fires at once, one time in it far too early: its nodes are the start, and their CV is said to be open."""
+    mesh, _ = shapes.rectangle((6.0, 6.0), 0.25)
+    r = np.linalg.norm(mesh.points - [3.0, 3.0, 0.0], axis=1)
+    LAT = np.maximum(r - 0.6, 0.0) / float(MODEL.speed(0.1)) + 0.1 * np.random.default_rng(0).standard_normal(len(r))
+    LAT[np.random.default_rng(1).random(len(r)) < 0.5] = np.nan
+    LAT[r.argmin()] = -3.0
+    found = fit(from_mesh(mesh, TU, LAT=LAT), noise=0.1, strength=0.4)
+    spread = found.maps["CV"].std / found.maps["CV"].value
+    assert (spread[r < 0.5] > 1.8).all()
+    assert set(found.status[r < 0.5]) <= {NodeStatus.START, NodeStatus.UNDETERMINED}
+    assert (found.status[r > 2.0] == NodeStatus.FITTED).mean() > 0.9
+    assert np.median(spread[r > 2.0]) < 0.2
 
 
 def test_the_equation_matters():
@@ -101,6 +121,10 @@ def test_scar_from_a_movie(tmp_path):
     assert np.median(value[(x > 2.0) & (x < 4.0)]) == pytest.approx(0.1, rel=0.15)
     assert np.median(value[(x > 5.3) & (x < 6.3)]) == pytest.approx(0.03, rel=0.25)
     assert (tmp_path / "o" / "x_desc-fit_W.nii.gz").exists()
+    status = nib.load(tmp_path / "o" / "x_desc-status_dseg.nii.gz").get_fdata()
+    assert status.shape == grid.shape
+    assert (status == 1).mean() > 0.5
+    assert {f.name for f in (tmp_path / "o").glob("x_*")} <= set(every_name("x"))
 
 
 def test_files_of_a_mesh(tmp_path, capsys):
@@ -123,9 +147,21 @@ def test_files_of_a_mesh(tmp_path, capsys):
     report = (out / "heart_report.html").read_text()
     assert "Conduction velocity" in report
     assert "http://" not in report.replace("http://www.w3.org/2000/svg", "")
+    shape, labels = (nib.load(out / f"heart_{name}.nii.gz") for name in ("D", "desc-status_dseg"))
+    assert labels.shape == shape.shape
+    np.testing.assert_array_equal(labels.get_fdata() > 0, shape.get_fdata() > 0)
+    assert set(np.unique(labels.get_fdata())) == {0} | set(back.find("status"))
+    assert "undetermined" in (out / "heart_desc-status_dseg.tsv").read_text()
     again = tmp_path / "again"
+    again.mkdir()
+    stale = [again / "heart_desc-fit_V.nii.gz", again / "heart_cardiac.vtu"]
+    for file in (*stale, again / "notes.txt"):
+        file.write_text("of another fit")
     main(["cardiac", "fit", str(tmp_path / "heart.vtp"), "--out", str(again), "--spacing", "2", "--strength", "0.4"])
     assert (again / "heart_cardiac.vtp").read_bytes() == (out / "heart_cardiac.vtp").read_bytes()
+    assert not any(file.exists() for file in stale)
+    assert (again / "notes.txt").exists()
+    assert {f.name for f in out.glob("heart_*")} <= set(every_name("heart"))
 
 
 def test_bad_input_is_one_line(tmp_path, capsys):

@@ -234,6 +234,33 @@ def test_a_reference_image_elsewhere_is_told_before_the_fit(tmp_path, capsys, mo
     assert said.count("\n") == 1
 
 
+def test_a_reference_image_may_hold_anything(tmp_path):
+    """Only where its voxels lie counts."""
+    write(SHEET.with_data(LAT=GOOD), tmp_path / "a.vtp")
+    nib.save(nib.Nifti1Image(np.zeros((14, 14, 3), np.float32), np.diag([5.0, 5.0, 5.0, 1.0])), tmp_path / "mr.nii.gz")
+    assert call(tmp_path / "a.vtp", "--out", tmp_path / "o", "--reference", tmp_path / "mr.nii.gz", "--strength", 1.1, "--noise", 1) == 0
+    assert nib.load(tmp_path / "o" / "a_D.nii.gz").shape == (14, 14, 3)
+
+
+@pytest.mark.parametrize("option", ["--reference", "--spacing"])
+def test_a_movie_has_its_own_grid(tmp_path, capsys, option):
+    wave = np.clip(np.arange(10.0) - 0.5 * np.arange(12)[:, None, None, None], 0, 1) * np.ones((12, 12, 1, 1))
+    write_movie(tmp_path / "x_movie.nii.gz", wave.astype(np.float32), Grid((12, 12, 1), np.eye(4), 1, 1), 1.0, "tu")
+    assert call(tmp_path / "x_movie.nii.gz", "--time-unit", "tu", "--out", tmp_path / "o", option, "2") == 2
+    assert capsys.readouterr().err.startswith(f"error: {option}: is for meshes")
+
+
+def test_a_refused_call_leaves_nothing(tmp_path, capsys):
+    write(SHEET.with_data(other=GOOD), tmp_path / "a.vtp")
+    assert call(tmp_path / "a.vtp", "--out", tmp_path / "new" / "o") == 2
+    assert "name the array that holds the activation times with --array" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("kept")
+    assert call(tmp_path / "a.vtp", "--out", tmp_path / "mine") == 2
+    assert [f.name for f in (tmp_path / "mine").iterdir()] == ["notes.txt"]
+
+
 def test_a_movie_that_never_rises_is_told(tmp_path, capsys):
     rest = tmp_path / "rest_movie.nii.gz"
     write_movie(rest, np.full((12, 12, 1, 10), 0.02, np.float32), Grid((12, 12, 1), np.eye(4), 1, 1), 1.0, "tu")

@@ -111,6 +111,34 @@ def test_flag_of_phantom(flag, tmp_path):
     assert a != b
 
 
+def test_the_phantom_says_where_it_begins(tmp_path):
+    assert run("phantom", "cardiac", "--out", tmp_path, *COARSE, "--from", "2", "--share", "0.2") == 0
+    about = json.loads((tmp_path / "phantom_movie.json").read_text())
+    assert (about["FirstFrameInTruth"], about["TimeUnit"], about["Share"], about["NoiseSD"]) == (2.0, "TU", 0.2, 0.1)
+    seen, true = (nib.load(file).get_fdata() for file in (tmp_path / "phantom_movie.nii.gz", tmp_path / about["Truth"]))
+    assert np.nanstd(seen - true[..., 2:]) == pytest.approx(0.1, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("words", "command"),
+    [
+        (("cardiac", "fit", "x.vtk", "--out", "o", "--fizz", "3"), "cardiac fit"),
+        (("cardiac", "fit", "x.vtk", "--out", "o", "--unk", "D"), "cardiac fit"),  # options are spelt out
+        (("demo", "asl", "--out", "o", "--fizz"), "demo asl"),
+        (("--fizz", "demo", "asl", "--out", "o"), ""),
+    ],
+)
+def test_an_option_that_nobody_knows(words, command, capsys):
+    name = f"pinn-engine {command}".strip()
+    assert run(*words) == 2
+    assert capsys.readouterr().err == f"error: {name}: unrecognized arguments: {' '.join(unknown(words))}; see {name} --help\n"
+
+
+def unknown(words):
+    at = next(i for i, word in enumerate(words) if word in ("--fizz", "--unk"))
+    return words[at : at + (1 if words[at + 1 : at + 2] in ((), ("demo",)) else 2)]
+
+
 @pytest.fixture(scope="module")
 def heart(tmp_path_factory) -> dict[str, str]:
     """A sheet with fibres, a wave of 0.6 m/s along x seen at two thirds of its nodes; `late` is the same on half of it, slower."""

@@ -63,7 +63,7 @@ BAD = {
 @pytest.mark.parametrize(("make_task", "says"), BAD.values(), ids=BAD.keys())
 def test_bad_input(make_task, says, scan, tmp_path):
     task = make_task(scan)
-    outcome = run_one(Task(task.input, str(tmp_path), task.read, task.fit, task.truth))
+    outcome = run_one(Task(task.input, str(tmp_path), task.read, task.fit, task.truth, logs=str(tmp_path / "logs")))
     assert outcome.code == BAD_INPUT
     assert outcome.detail == ""
     assert outcome.files == ()
@@ -77,7 +77,7 @@ def test_bad_input(make_task, says, scan, tmp_path):
 
 @pytest.mark.parametrize("task", [{"read": {"m0_scale": float("inf")}}, {"fit": {"model_error": float("inf")}}], ids=["read", "fit"])
 def test_infinite_options_are_bad_input(task, scan, tmp_path):
-    outcome = run_one(Task(scan["asl"], str(tmp_path), **task))
+    outcome = run_one(Task(scan["asl"], str(tmp_path), **task, logs=str(tmp_path / "logs")))
     assert outcome.code == BAD_INPUT
     assert log(tmp_path)["outcome"]["code"] == BAD_INPUT
 

@@ -250,3 +250,24 @@ def test_errors_against_the_truth():
 @pytest.mark.parametrize("module", [svg, words, perfusion, truth, pictures, curves])
 def test_examples_in_docstrings(module):
     assert doctest.testmod(module).failed == 0
+
+
+def test_the_headline_keeps_tissues_apart_where_they_are_known():
+    """A median over grey and white matter is neither's."""
+    p = make((20, 24, 8), repeats=3)
+    plain = fake_fit(p)
+    assert "Median CBF" in Reader(write_report(plain)).text
+    known = replace(plain, scan=replace(plain.scan, tissue=np.stack([p.tissue == k for k in (1, 2, 3)], axis=3).astype(np.float32)))
+    text = Reader(write_report(known)).text
+    fitted = curves.fitted_voxels(known)
+    grey, white = (f"{known.maps['cbf'].value[fitted & (p.tissue == k)].mean():.1f}" for k in (1, 2))
+    assert f"Mean CBF, grey matter {grey} mL/100 g/min white matter {white}" in text
+    assert "Median CBF" not in text
+
+
+def test_t1b_is_written_as_people_write_it():
+    f = fit()
+    t1b = ParameterMap(T1B, f.maps["att"].value + 1, f.maps["att"].std)
+    page = write_report(replace(f, maps={**f.maps, "t1b": t1b}))
+    assert "Standard deviation of T1b" in page
+    assert "T1B" not in Reader(page).text

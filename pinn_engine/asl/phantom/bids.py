@@ -102,6 +102,9 @@ def write_truth(phantom: Phantom, prefix: str) -> dict[str, Path]:
     for key, (array, suffix, fields) in maps.items():
         path = image(f"{prefix}_{suffix}.nii.gz", array, phantom.grid)
         text(f"{prefix}_{suffix}.json", {"Description": "Truth of a simulated scan", **fields})
+        if "Labels" in fields:
+            names = dict(fields["Labels"])  # type: ignore[call-overload]
+            text(f"{prefix}_{suffix}.tsv", "index\tname\n" + "".join(f"{index}\t{name}\n" for index, name in names.items()))
         paths["true_m0" if key == "m0" else key] = path
     return paths
 
