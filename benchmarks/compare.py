@@ -1,6 +1,6 @@
 """This package and what its users would take instead, on the same data, in one go: `python -m benchmarks.compare`.
 
-`python -m benchmarks.compare [--only asl,cardiac] [--quick] [--environments DIR] [--seed N]`
+`python -m benchmarks.compare [--only asl,cardiac] [--quick] [--environments DIR] [--readme README.md] [--seed N]`
 
 Every method runs in a process of its own on one thread, peers in Python environments of their own, which are made where they are missing
 (with pip and git). What could not be run is named with the reason. One page comes out: results/compare.md (compare-quick.md, -part.md).
@@ -24,7 +24,7 @@ BEGIN, END = "<!-- figures of benchmarks/results/compare.md -->", "<!-- end of f
 PARTS: dict[str, tuple[Callable[[bool, int], Section | list[Section]], ...]] = {
     "asl": (
         lambda quick, seed: compare_perfusion.brain(quick, 101 + seed, 250.0),
-        lambda quick, seed: [] if quick else compare_perfusion.brain(quick, 101 + seed, 100.0),
+        lambda quick, seed: [] if quick else compare_perfusion.brain(quick, 101 + seed, 100.0, short=False),
         lambda quick, seed: compare_perfusion.tutorial(quick, 101 + seed),
     ),
     "cardiac": (compare_heart.numbers, compare_heart.maps, compare_heart.simulation),
@@ -61,6 +61,9 @@ def main(arguments: list[str] | None = None) -> int:
     name = "compare-quick.md" if call.quick else "compare-part.md" if len(call.only) < len(PARTS) else "compare.md"
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / name).write_text(text, encoding="utf-8")
+    if call.readme:
+        page = Path(call.readme)
+        page.write_text(with_figures(page.read_text(encoding="utf-8"), text), encoding="utf-8")
     print(text)
     return 0
 
@@ -68,8 +71,8 @@ def main(arguments: list[str] | None = None) -> int:
 def report(sections: list[Section], told: list[str]) -> str:
     """The page: the README's rows first, then every method, then what was not run."""
     lines = ["# Side by side", "", "`python -m benchmarks.compare`", "", *(f"{line}\n" for line in told), LEGEND, "", BEGIN]
-    for section in sections:
-        lines += ["", *section.headlines()]
+    for rows in filter(None, (section.headlines() for section in sections)):
+        lines += ["", *rows]
     lines += ["", END]
     for section in sections:
         lines += ["", f"## {section.title}", "", *section.table()]
@@ -84,11 +87,21 @@ def figures(text: str) -> str | None:
     return text.split(BEGIN, 1)[1].split(END, 1)[0].strip()
 
 
+def with_figures(page: str, text: str) -> str:
+    """`page` with the figures of `text` between its marks; ValueError where it has none."""
+    shown, measured = figures(page), figures(text)
+    if shown is None or measured is None:
+        raise ValueError(f"no place for the figures: the page needs the lines {BEGIN} and {END}")
+    before, after = page.split(BEGIN, 1)[0], page.split(END, 1)[1]
+    return f"{before}{BEGIN}\n\n{measured}\n\n{END}{after}"
+
+
 def _call(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.compare", description=__doc__.split("\n\n")[0])
     parser.add_argument("--only", default=",".join(PARTS), metavar="LIST", help=f"of {', '.join(PARTS)} (results/compare-part.md)")
     parser.add_argument("--quick", action="store_true", help="small phantoms, fewer rows (results/compare-quick.md)")
     parser.add_argument("--environments", metavar="DIR", help="where the peers' environments are (default: $PEER_CACHE, else temporary)")
+    parser.add_argument("--readme", metavar="FILE", help="put the figures between the marks of this page as well")
     parser.add_argument("--seed", type=int, default=0, help="of the phantoms")
     call = parser.parse_args(arguments)
     call.only = call.only.split(",")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -21,8 +22,11 @@ from .tutorial import TAU, TIMES, as_scan, draw
 MEASURES = ("GM CBF error, mL/100 g/min: median / RMSE", "GM ATT error, s", "95 % intervals cover GM CBF / ATT", "WM CBF: median")
 
 
-def brain(quick: bool, seed: int, snr: float) -> Section:
-    """All methods are scored on the same voxels; those that take milliseconds a voxel fit these alone, the others the whole brain."""
+def brain(quick: bool, seed: int, snr: float, short: bool = True) -> Section:
+    """All methods are scored on the same voxels; those that take milliseconds a voxel fit these alone, the others the whole brain.
+
+    `short`: some of its rows are for the README.
+    """
     shape, spacing = BRAINS[quick]
     p = asl.phantom(shape, spacing, seed, snr=snr)
     few = sample(p, 300 if quick else 2000, seed)
@@ -35,22 +39,21 @@ def brain(quick: bool, seed: int, snr: float) -> Section:
         entries.append(attempt(who, work, score, items=int(scan.mask.sum()), headline=headline, reference=reference))
 
     one, true = p.scan(), p.scan(t1_map=True)
-    ours("pinn_engine, shared features (default)", one, "**PINN, shared features (default)**", reference=True)
-    ours("pinn_engine, --spatial", one, "**PINN, all voxels together (`--spatial`)**", spatial=True)
+    ours("pinn_engine, voxel by voxel", one, "**PINN, voxel by voxel**", reference=True, spatial=False)
+    ours("pinn_engine, all voxels together", one, "**PINN, all voxels together (`--spatial`)**", spatial=True)
     if not quick:
-        ours("pinn_engine, one network a voxel", one, "PINN, one network a voxel", network="mlp")
+        ours("pinn_engine, one network a voxel", one, "PINN, one network a voxel", network="mlp", spatial=False)
     ours("pinn_engine, closed form", one, "closed form (`nlls`)", method="nlls")
     ours("pinn_engine, closed form after 6 mm blur", blurred(one, 6.0), "closed form after 6 mm blur", method="nlls")
-    ours("pinn_engine, default, with the true T1 map", true)
+    ours("pinn_engine, voxel by voxel, with the true T1 map", true, spatial=False)
     ours("pinn_engine, closed form, with the true T1 map", true, method="nlls")
     signal, delays, tau, _ = methods.averaged(p, few)
     data = {"signal": signal, "delays": delays, "tau": tau, "t1": p.t1_tissue[few], **methods.constants(p)}
     for bounded, how in ((True, "bounded"), (False, "unbounded")):
         work = partial(peers.own, "curve_fit", bounded=bounded, **data)
-        headline = f"SciPy `curve_fit`, {how}, true T1"
-        entries.append(
-            attempt(f"SciPy curve_fit, {how}, true T1", work, partial(_score, p, few, few), items=int(few.sum()), headline=headline)
-        )
+        who = f"SciPy curve_fit, {how}, true T1"
+        headline = who if bounded else ""
+        entries.append(attempt(who, work, partial(_score, p, few, few), items=int(few.sum()), headline=headline))
     for peer, voxels in ((peers.ASLTK, few), (peers.OSIPY, all_voxels), (peers.VABY, all_voxels)):
         given = methods.for_peers(p, voxels)
         if peer is peers.VABY:
@@ -59,7 +62,7 @@ def brain(quick: bool, seed: int, snr: float) -> Section:
         who = f"{peer.name}, inputs corrected"
         entries.append(attempt(who, work, partial(_score, p, few, voxels), items=int(voxels.sum()), headline=who))
     title = f"Brain, SNR {snr:g} ({int(all_voxels.sum()):,} voxels, 6 delays x 4 repeats)"
-    return Section(title, MEASURES, "voxel", tuple(entries))
+    return Section(title, MEASURES, "voxel", tuple(e if short else replace(e, headline="") for e in entries))
 
 
 def _repeats(p: Phantom, where: np.ndarray) -> np.ndarray:
@@ -86,7 +89,7 @@ def _score(p: Phantom, scored: np.ndarray, *more: Any) -> tuple[str, ...]:
 
 def tutorial(quick: bool, seed: int) -> Section:
     """The simplified model with T1 of blood known; DeepXDE with its own schedule, and stopped when our fit of the same voxel is done."""
-    few = 1 if quick else 3
+    few = 1 if quick else 4
     v = draw(4000, 0.02, seed)
     one = draw(1, 0.02, seed)
     options = {"model": "simplified", "unknown": ("cbf", "att")}
@@ -107,14 +110,13 @@ def tutorial(quick: bool, seed: int) -> Section:
         score,
         items=4000,
         reference=True,
-        headline="**PINN, shared features (default)**",
+        headline="**PINN, voxel by voxel**",
     )
     network = attempt(
         "pinn_engine, one network a voxel, 4,000 at once",
         partial(peers.own, "perfusion", scan=as_scan(v), network="mlp", **options),
         score,
         items=4000,
-        headline="PINN, one network a voxel",
     )
     alone = attempt("pinn_engine, a scan of one voxel", partial(peers.own, "perfusion", scan=as_scan(one), **options), lambda made: ())
     entries = [ours, network, alone]

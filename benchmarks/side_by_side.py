@@ -54,7 +54,9 @@ class Section:
 
     def headlines(self) -> list[str]:
         """The rows for the README, in the same figures."""
-        rows = [[e.headline, *e.errors, _time(e.seconds, self.unit), self._ratio(e)] for e in self.entries if e.headline]
+        rows = [[e.headline, *e.errors, _time(e.seconds, self.unit), self._ratio(e)] for e in self.entries if e.headline and e.errors]
+        if not rows:
+            return []
         return _markdown([self.title, *self.measures, "time, one thread", "times ours"], rows)
 
     def _row(self, e: Entry) -> list[str]:

@@ -50,7 +50,10 @@ OSIPY = Peer(
 )
 VABY = Peer(
     "vaby",
-    ("setuptools<81", "numpy<2", "scipy", "six", "nibabel", "tensorflow-cpu==2.15.1", "vaby==0.2.0.post1", "vaby_avb==0.2.0.post1"),
+    (
+        *("setuptools<81", "numpy<2", "scipy", "six", "nibabel", "tensorflow-cpu==2.15.1", "tensorflow-probability==0.23.0"),
+        *("vaby==0.2.0.post1", "vaby_avb==0.2.0.post1"),
+    ),
     "quoted, another phantom: 3,958 voxels/s; noisy GM CBF 17.3 / 29.0, ATT .272 s; 95 % interval covers .945",
     checkout="PEER_VABY",
     source="https://github.com/physimals/vaby_models_asl",

@@ -12,10 +12,10 @@ from . import html, svg
 from .html import Markup
 
 SHOWN = {  # figure: (title, unit)
-    "gm_cbf_mean": ("Mean CBF of grey matter", "mL/100 g/min"),
-    "wm_cbf_mean": ("Mean CBF of white matter", "mL/100 g/min"),
+    "gm_cbf_mean": ("GM CBF", "mL/100 g/min"),
+    "wm_cbf_mean": ("WM CBF", "mL/100 g/min"),
+    "gm_att_mean": ("GM arrival", "s"),
     "cbf_median": ("Median CBF", "mL/100 g/min"),
-    "gm_att_mean": ("Mean arrival in grey matter", "s"),
     "att_median": ("Median arrival", "s"),
     "cbf_std_median": ("Median sd of CBF", "mL/100 g/min"),
     "misfit_median": ("Misfit", "1 = as expected"),
@@ -24,6 +24,7 @@ SHOWN = {  # figure: (title, unit)
     "D_median": ("Median D", ""),
     "share_fitted": ("Fitted", "share"),
 }
+BETTER = {"cbf_median": "gm_cbf_mean", "att_median": "gm_att_mean"}  # a median over both tissues is neither's: left out where GM is known
 UNUSUAL = 3.5  # robust standard deviations (Iglewicz & Hoaglin 1993)
 
 
@@ -45,6 +46,7 @@ def write_index(title: str, subjects: Sequence[Subject], reports: Mapping[str, s
     done = [one for one in subjects if one.state == "done"]
     failed = [one for one in subjects if one.state != "done"]
     figures = [name for name in SHOWN if any(_number(one, name) is not None for one in done)]
+    figures = [name for name in figures if any(_number(one, BETTER.get(name, "")) is None for one in done)]
     scores = {name: unusual([_number(one, name) for one in done]) for name in figures}
     worst = [max((scores[name][i] for name in figures), default=0.0) for i in range(len(done))]
     order = sorted(range(len(done)), key=lambda i: (-round(worst[i], 6), done[i].id))
@@ -130,7 +132,8 @@ def _table(
 ) -> Markup:
     if not done:
         return Markup()
-    head = ("Subject", *(f"{title}{', ' + unit if unit else ''}" for title, unit in (SHOWN[name] for name in figures)))
+    shown = (SHOWN[name] for name in figures)
+    head = ("Subject", *(Markup(f'{html.safe(title)}<br><span class="unit">{html.safe(unit)}</span>') for title, unit in shown))
     rows = []
     for i in order:
         report = reports.get(done[i].id)

@@ -34,7 +34,7 @@ def test_more_weight_on_the_equation_means_less_on_the_data():
 
 
 def test_adaptive_weights_let_adam_see_the_conditions():
-    errors = cases.adaptive_weights(0, 150)
+    errors = cases.adaptive_weights(0, 90)
     assert errors["gradient norm"] < 0.5 * errors["equal weights"]
     assert errors["tangent kernel"] < 0.5 * errors["equal weights"]
 
@@ -107,8 +107,8 @@ def test_smooth_activations_solve_a_second_order_equation():
 
 
 def test_a_falling_rate_comes_to_rest():
-    errors = cases.schedule(0, 250)
-    assert errors["falling to a hundredth"] < 0.6 * errors["constant rate"]
+    errors = cases.schedule(0)
+    assert errors["falling to a hundredth"] < 0.5 * errors["constant rate"]
 
 
 def test_a_mini_batch_stands_for_all():
@@ -131,9 +131,9 @@ def test_a_mini_batch_stands_for_all():
 def test_second_order_goes_where_adam_does_not():
     problem = cases.heat_problem(hard=False, points=100)
     start = problem.start()
-    warm = cases.Adam(150, 1e-2).solve(problem, start)
-    more = cases.Adam(300, 1e-2).solve(problem, start)
-    quasi = cases.LBFGS(100).solve(problem, warm.theta)
+    warm = cases.Adam(100, 1e-2).solve(problem, start)
+    more = cases.Adam(250, 1e-2).solve(problem, start)
+    quasi = cases.LBFGS(80).solve(problem, warm.theta)
     newton = LevenbergMarquardt(steps=25).solve(problem, start)
     assert float(quasi.cost) < 0.1 * float(more.cost)
     assert float(newton.cost) < 0.1 * float(more.cost)
@@ -163,19 +163,18 @@ def test_causal_weights_wait_for_the_past():
     assert float(causal(time, early, 100.0, 10)[-1]) < 1e-6  # what comes later waits
     assert float(causal(time, late, 100.0, 10)[:70].min()) == 1.0
     assert float(causal(time, 0 * time, 100.0, 10).min()) == 1.0
+
+
+def test_causal_weights_and_windows_reach_where_one_sweep_does_not():
+    assert cases.in_windows(1, 5) < 0.05
     errors = cases.causality(1)
     assert errors["causal weights"] < 0.05 < 0.5 < errors["all times at once"]
 
 
-def test_windows_reach_where_one_network_does_not():
-    errors = cases.windows(1)
-    assert errors["5 windows"] < 0.05 < 0.5 < errors["one network for all"]
-
-
 def test_unknown_parameters_in_equation_and_condition():
     errors = cases.unknown_parameters(1)
-    assert abs(errors["D"]) < 0.2
-    assert abs(errors["amplitude"]) < 0.05
+    for name, sd in (("D", "sd of D"), ("amplitude", "sd of the amplitude")):
+        assert abs(errors[name]) < 3 * errors[sd] < 0.1
 
 
 def test_identifiability_says_what_the_data_cannot_tell():

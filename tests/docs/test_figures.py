@@ -36,6 +36,12 @@ def test_the_page_has_the_readmes_figures():
     assert "| **ours** | 1.0 | 2,000 us | 1 x |" in short
     assert "a third" not in short
     assert compare.figures("no marks") is None
+    readme = compare.with_figures(f"Above\n{compare.BEGIN}\nold\n{compare.END}\nbelow\n", page)
+    assert compare.figures(readme) == short
+    assert readme.startswith("Above\n")
+    assert readme.endswith("\nbelow\n")
+    with pytest.raises(ValueError, match="no place for the figures"):
+        compare.with_figures("no marks", page)
 
 
 def test_the_readmes_figures_are_the_measured_ones():

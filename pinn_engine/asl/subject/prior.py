@@ -20,7 +20,7 @@ from ...core.latent import Conditioned, Sites
 
 MEAN_SD = (1.0, 0.5)  # of the fields' means: flow in typical flows of the region, arrival time in s
 TYPICAL = ((0.3, 4.0, 0.1), (0.3, 4.0, 0.1))  # medians of s, l, r: field units, voxels, field units
-SPREAD = (0.7, 0.7, 1.0)  # sd of their logarithms
+SPREAD = (0.5, 0.5, 1.0)  # sd of their logarithms
 ROUGH_RANGE = 2.0  # voxels
 JITTER = 1e-8
 RADII = (1.3, 2.0, 2.9, 4.0)  # voxels, of the balls
