@@ -21,7 +21,6 @@ extensions = ["myst_parser", "sphinx.ext.autodoc"]
 html_theme = "furo"
 html_title = f"pinn_engine {version}"
 exclude_patterns = ["_build"]
-myst_enable_extensions = ["dollarmath", "amsmath"]
 myst_heading_anchors = 3
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
@@ -56,22 +55,26 @@ def notebook_as_markdown(path: Path) -> str:
 
 
 for _table in sorted(RESULTS.glob("*.md")):
-    put(HERE / "results" / _table.name, _table.read_text(encoding="utf-8"))
+    _title, _text = _table.read_text(encoding="utf-8").removeprefix("# ").split("\n", 1)
+    put(HERE / "results" / _table.name, f"# {_table.stem}\n\n**{_title}**\n" + re.sub(r"^# ", "## ", _text, flags=re.M))
 for _notebook in sorted((HERE / "notebooks").glob("*.ipynb")):
     put(HERE / "tutorials" / f"{_notebook.stem}.md", notebook_as_markdown(_notebook))
 
 
 def as_rst(text: str) -> str:
     """A docstring of this package (plain text, `code` in single backticks) as reStructuredText that means the same."""
-    pieces = re.split(r"(`[^`]+`)", text)
-    return "".join(f"`{p}`" if p.startswith("`") and len(p) > 1 else re.sub(r"([\\*|_])", r"\\\1", p) for p in pieces)
+    pieces = re.split(r"(`[^`]+`|\*\w+\*)", text)
+    escaped = (re.sub(r"([\\*|_])", r"\\\1", piece) for piece in pieces[::2])
+    kept = [f"`{piece}`" if piece.startswith("`") else piece for piece in pieces[1::2]]
+    return "".join(a + b for a, b in zip(escaped, [*kept, ""], strict=True))
 
 
 def plain_docstring(app, what, name, obj, options, lines: list[str]) -> None:
     """autodoc-process-docstring. Indented blocks (formulas, lists of options) and examples (>>>) stay as they were laid out."""
-    out, block = [], False
-    for line in "\n".join(lines).split("\n"):
-        literal = line.startswith(("    ", ">>> ", "... "))
+    out, block, example = [], False, False
+    for line in lines:
+        example = line.startswith(">>> ") or (example and bool(line.strip()))
+        literal = example or line.startswith("    ")
         if literal and not block:
             out += ["", "::", ""]
         if block and not literal and line.strip():

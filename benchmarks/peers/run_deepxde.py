@@ -15,6 +15,7 @@ os.environ["DDE_BACKEND"] = "pytorch"
 import deepxde as dde
 import numpy as np
 import torch
+from limit import Limit
 from told import Clock
 
 WIDTH = 0.1  # s, of a switch
@@ -30,19 +31,6 @@ def network() -> dde.nn.FNN:
     net.apply_feature_transform(lambda t: torch.cat([t, torch.sin(t), torch.sin(2 * t)], dim=1))
     net.apply_output_transform(lambda t, s: s * torch.tanh(t))
     return net
-
-
-class Limit(dde.callbacks.Callback):
-    """Ends training after so many CPU seconds."""
-
-    def __init__(self, seconds: float):
-        super().__init__()
-        self.end, self.steps = time.process_time() + seconds, 0
-
-    def on_epoch_end(self):
-        self.steps += 1
-        if time.process_time() > self.end:
-            self.model.stop_training = True
 
 
 def fit(times: np.ndarray, signal: np.ndarray, tau: float, known_t1b: float | None, seed: int, limit: float) -> tuple[float, float, float]:

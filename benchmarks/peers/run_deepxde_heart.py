@@ -14,22 +14,10 @@ os.environ["DDE_BACKEND"] = "pytorch"
 import deepxde as dde
 import numpy as np
 import torch
+from limit import Limit
 from told import Clock
 
 K, MU1, MU2, EPS = 8.0, 0.2, 0.3, 0.002
-
-
-class Limit(dde.callbacks.Callback):
-    """Ends training after so many CPU seconds."""
-
-    def __init__(self, seconds: float):
-        super().__init__()
-        self.end, self.steps = time.process_time() + seconds, 0
-
-    def on_epoch_end(self):
-        self.steps += 1
-        if time.process_time() > self.end:
-            self.model.stop_training = True
 
 
 def main(given: str, made: str) -> None:

@@ -1,7 +1,7 @@
 """A fit by finite differences, as one would write it without any of these programs: given.npz -> made.npz.
 
-The Aliev-Panfilov equations on a square grid (five-point Laplacian, mirrored borders, explicit Euler), begun with the travelling wave's
-front; SciPy's Nelder-Mead over log D (and a, b) on the squares of (V simulated - V observed) at the samples.
+The Aliev-Panfilov equations on a square grid (differences of fourth order, mirrored borders, midpoint rule: a planar front is .3 % too
+slow), begun with the travelling wave's front; SciPy's Nelder-Mead over log D (and a, b) on the squares of (V simulated - V observed).
 """
 
 import sys
@@ -26,13 +26,19 @@ def simulate(size: np.ndarray, times: np.ndarray, D: float, a: float, b: float) 
     frames = [V]
     for _ in range(len(times) - 1):
         for _ in range(substeps):
-            wide = np.pad(V, 1, mode="reflect")
-            laplacian = (wide[2:, 1:-1] + wide[:-2, 1:-1] + wide[1:-1, 2:] + wide[1:-1, :-2] - 4 * V) / STEP**2
-            V_t = D * laplacian - K * V * (V - a) * (V - 1) - V * W
-            W = W + dt * (EPS + MU1 * W / (V + MU2)) * (-W - K * V * (V - b - 1))
-            V = V + dt * V_t
+            V_t, W_t = rates(V, W, D, a, b)
+            V_t, W_t = rates(V + dt / 2 * V_t, W + dt / 2 * W_t, D, a, b)
+            V, W = V + dt * V_t, W + dt * W_t
         frames.append(V)
     return np.stack(frames)
+
+
+def rates(V: np.ndarray, W: np.ndarray, D: float, a: float, b: float) -> tuple[np.ndarray, np.ndarray]:
+    p = np.pad(V, 2, mode="reflect")
+    far = p[4:, 2:-2] + p[:-4, 2:-2] + p[2:-2, 4:] + p[2:-2, :-4]
+    near = p[3:-1, 2:-2] + p[1:-3, 2:-2] + p[2:-2, 3:-1] + p[2:-2, 1:-3]
+    laplacian = (16 * near - far - 60 * V) / (12 * STEP**2)
+    return D * laplacian - K * V * (V - a) * (V - 1) - V * W, (EPS + MU1 * W / (V + MU2)) * (-W - K * V * (V - b - 1))
 
 
 def main(given: str, made: str) -> None:

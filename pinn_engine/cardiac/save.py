@@ -10,7 +10,7 @@ import numpy as np
 
 from .. import __version__
 from ..errors import InputError
-from ..files import nifti
+from ..files import load
 from ..files.grid import Grid
 from ..files.mesh import Mesh
 from ..files.movie import write_movie
@@ -106,7 +106,7 @@ def _volumes(fit: HeartFit, folder: OutputFolder, reference: str | None, spacing
 
 def _target(data: HeartData, reference: str | None, spacing: float | None) -> Grid:
     if reference:
-        return nifti.read_grid(reference, what="reference image")
+        return load.read_grid(reference, what="reference image")
     return grid_around(data.whole, DEFAULT_SPACING if spacing is None else spacing, 2.0)
 
 

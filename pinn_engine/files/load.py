@@ -52,7 +52,7 @@ def load(path: str | os.PathLike[str], *, series: str | None = None, what: str =
 
 def read(path: str | os.PathLike[str], *, ndim: tuple[int, ...] = (3, 4), what: str = "image") -> tuple[np.ndarray, Grid]:
     """An image file as float32 (X, Y, Z[, V]) and its grid: NRRD by its name, all else as NIfTI. See `nifti.read` for what is refused."""
-    if not os.fspath(path).lower().endswith(nrrd.SUFFIXES) or not os.path.isfile(path):
+    if not _is_nrrd(path):
         return nifti.read(path, ndim=ndim, what=what)
     data, grid = nrrd.read(path, what=what)
     if data.ndim not in ndim:
@@ -60,3 +60,14 @@ def read(path: str | os.PathLike[str], *, ndim: tuple[int, ...] = (3, 4), what: 
         raise InputError(path, f"{what} must be {' or '.join(f'{n}-D' for n in ndim)}", found=found, fix="give one volume (3-D)")
     nifti.refuse_empty(data, Path(path), what)
     return data, grid
+
+
+def read_grid(path: str | os.PathLike[str], *, what: str = "image") -> Grid:
+    """Where the voxels of an image file lie, whatever it holds: an image without content serves as a reference. Raises InputError."""
+    if not _is_nrrd(path):
+        return nifti.read_grid(path, what=what)
+    return nrrd.read(path, what=what)[1]
+
+
+def _is_nrrd(path: str | os.PathLike[str]) -> bool:
+    return os.fspath(path).lower().endswith(nrrd.SUFFIXES) and os.path.isfile(path)

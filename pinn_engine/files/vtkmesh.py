@@ -24,7 +24,7 @@ READERS = {
     ".ply": ("vtkmodules.vtkIOPLY", "vtkPLYReader"),
     ".stl": ("vtkmodules.vtkIOGeometry", "vtkSTLReader"),
 }
-CRASHING = (".vtp", ".vtu")
+CRASHING = (".vtp", ".vtu", ".ply")  # of damaged files; the last with VTK 9.6, which Slicer 5.12 has
 TRIAL = """import importlib, signal, sys
 module, name, path, patience = sys.argv[1:]
 if hasattr(signal, "alarm"):
@@ -134,7 +134,7 @@ def _load(path: Path) -> tuple[Any, str, str]:
 
 
 def _try_elsewhere(path: Path, module: str, name: str) -> None:
-    """VTK's XML readers crash on, or never come back from, some damaged files: so another process tries first."""
+    """These readers crash on, or never come back from, some damaged files: so another process tries first."""
     patience = 20 + int(path.stat().st_size / 1e6)
     try:
         run = subprocess.run([sys.executable, "-c", TRIAL, module, name, str(path), str(patience)], capture_output=True, timeout=patience)

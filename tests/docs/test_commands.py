@@ -19,6 +19,7 @@ NOT_RUN = {  # a command's beginning: why
     "python3 -m venv": "it makes the environment that the tests run in (.ci/run)",
     "pip install": "needs the network; .ci/run does it",
     "python -m pytest": "it is what runs",
+    "python -m sphinx": "test_pages.py builds the site",
     "B=": "a shell's variable",
     "python -m monai.bundle": "5 s to import MONAI for each; tests/bundle runs both bundles with these configs",
     "python -m benchmarks": "minutes to half an hour",

@@ -1,0 +1,1 @@
+"""The parts of the electrophysiology module that need no Qt."""
