@@ -41,12 +41,14 @@ def curve_fit(bounded: bool, **data) -> Results:
 
 
 def heart(data, **options) -> Results:
-    """`cardiac.fit` of a heart in memory: maps with their standard deviations, numbers with theirs."""
+    """`cardiac.fit` of a heart in memory: maps with their standard deviations, or, where no map is asked for, numbers with theirs."""
     from pinn_engine.cardiac.fit import fit
 
     found = fit(data, **options)
-    told: dict[str, Any] = {name: one.value for name, one in found.maps.items()} | {f"{n}_sd": one.std for n, one in found.maps.items()}
-    if not found.maps:
+    if options.get("map"):
+        told: dict[str, Any] = {name: one.value for name, one in found.maps.items()}
+        told |= {f"{name}_sd": one.std for name, one in found.maps.items()}
+    else:
         told = {name: one.value for name, one in found.parameters.items()} | {f"{n}_sd": one.std for n, one in found.parameters.items()}
     return told, OURS
 
