@@ -174,7 +174,7 @@ def conditions(seed: int) -> Errors:
 # A front of the heart's kind, u_t = D u_xx + k u (1 - u) (u - a), a wave without change of shape, thin in a wide box.
 
 K, A, DF = 8.0, 0.01, 0.02
-FRONT = box(6.0, 5.0)
+FRONT = box(2.0, 5.0)
 
 
 def front(t: Tensor, x: Tensor) -> Tensor:
@@ -187,7 +187,7 @@ def front_equation(u, p, t, x):
     return u.t - DF * u.xx - K * v * (1 - v) * (v - A)
 
 
-def refinement(seed: int, points: int = 150, bursts: int = 5, steps: int = 10) -> Errors:
+def refinement(seed: int, points: int = 120, bursts: int = 5, steps: int = 10) -> Errors:
     """Where the equation is asked: evenly, by residual (RAD), or keeping the worst (R3). Points are drawn anew between bursts in all."""
     errors = {}
     for name in ("even", "RAD", "R3"):

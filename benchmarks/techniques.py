@@ -47,12 +47,18 @@ def measured(case: Callable[[int], Errors], seeds: int) -> tuple[dict[str, list[
 
 def table(results: dict[str, tuple[dict[str, list[float]], float]], seeds: int) -> str:
     lines = ["# Techniques: each with and without", ""]
-    lines += [*machine.description(), f"Median (smallest to largest) of {seeds} seeds; CPU seconds a seed for all variants of a row.", ""]
+    lines += [
+        *machine.description(),
+        f"Median (smallest to largest) of {seeds} seeds (or as many as the row says); CPU seconds a seed for all variants of a row.",
+        "",
+    ]
     lines += ["| technique | what is measured | variant: error | CPU s |", "|---|---|---|---|"]
     for name, (errors, seconds) in results.items():
         title, what = ROWS[name]
+        count = len(next(iter(errors.values())))
+        note = "" if count == seeds else f" ({count} seeds)"
         cells = [f"{v}: **{statistics.median(e):.2g}** ({min(e):.2g} to {max(e):.2g})" for v, e in errors.items()]
-        lines.append(f"| {title} | {what} | {'<br>'.join(cells)} | {seconds:.1f} |")
+        lines.append(f"| {title} | {what} | {'<br>'.join(cells)} | {seconds:.1f}{note} |")
     return "\n".join(lines) + "\n"
 
 
@@ -75,6 +81,7 @@ def picture(results: dict[str, tuple[dict[str, list[float]], float]], path: Path
         axis.set_yticks(range(len(errors)), list(errors), fontsize=8)
         axis.set_ylim(len(errors) - 0.5, -0.5)
         axis.set_xscale("log")
+        axis.xaxis.set_minor_formatter(plt.NullFormatter())
         axis.tick_params(axis="x", labelsize=7)
         axis.set_title(f"{ROWS[name][0]}: {ROWS[name][1]}", fontsize=8, loc="left")
         axis.grid(axis="x", color="#dddddd", linewidth=0.6)

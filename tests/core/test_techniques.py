@@ -46,7 +46,7 @@ def test_hard_conditions_hold_exactly():
 
 
 def test_refined_points_find_a_thin_front():
-    errors = cases.refinement(0)
+    errors = cases.refinement(1)
     assert errors["RAD"] < 0.1 * errors["even"]
     assert errors["R3"] < 0.3 * errors["even"]
 
