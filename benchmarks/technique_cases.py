@@ -138,7 +138,7 @@ def fixed_weights(seed: int) -> Errors:
     return errors
 
 
-def adaptive_weights(seed: int, steps: int = 600) -> Errors:
+def adaptive_weights(seed: int, steps: int = 300) -> Errors:
     """Adam on a stiff problem: diffusion scaled up a hundredfold, so that the equation's gradient drowns the conditions."""
     terms = {"equation": Term(spread(*HEAT, 150), lambda u, p, t, x: 30 * (u.t - D * u.xx))} | start_and_ends(20)
     problem = Pinn(MLP((2, 16, 16, 1)), terms, *HEAT)
@@ -241,7 +241,7 @@ def fourier(seed: int, steps: int = 25) -> Errors:
     return errors
 
 
-def skips(seed: int, depth: int = 24, steps: int = 200) -> Errors:
+def skips(seed: int, depth: int = 24, steps: int = 120) -> Errors:
     """A deep network by Adam: without skips, with plain ones, with adaptive ones; and the shallow one."""
     layers = (2, *[10] * depth, 1)
     networks = {
@@ -307,7 +307,7 @@ def schedule(seed: int, steps: int = 150) -> Errors:
     return errors
 
 
-def batches(seed: int, steps: int = 400) -> Errors:
+def batches(seed: int, steps: int = 250) -> Errors:
     """All points in every step, or a tenth of them."""
     errors = {}
     for name, share in {"full batch of 1000": None, "batches of 100": 100}.items():
@@ -323,7 +323,7 @@ def optimisers(seed: int) -> Errors:
     start = problem.start(seed=seed)
     warm = Adam(300, 1e-2).solve(problem, start)
     return {
-        "Adam 700": rms(problem, Adam(700, 1e-2).solve(problem, start).theta, heat),
+        "Adam 600": rms(problem, Adam(600, 1e-2).solve(problem, start).theta, heat),
         "Adam 300, then L-BFGS 300": rms(problem, LBFGS(300).solve(problem, warm.theta).theta, heat),
         "Levenberg-Marquardt 40": rms(problem, LevenbergMarquardt(steps=40).solve(problem, start).theta, heat),
     }
@@ -339,7 +339,7 @@ def glorot(seed: int) -> Errors:
         "Glorot uniform": problem.start(seed=seed, uniform=True),
         "five times Glorot's": 5.0 * problem.start(seed=seed),
     }
-    return {name: rms(problem, Adam(300, 5e-3, 0.1).solve(problem, theta).theta, heat) for name, theta in starts.items()}
+    return {name: rms(problem, Adam(200, 5e-3, 0.1).solve(problem, theta).theta, heat) for name, theta in starts.items()}
 
 
 # Growth to saturation, u' = k u (1 - u): u = 0 and u = 1 solve it too, and a network that errs early ends on the wrong one.

@@ -76,6 +76,7 @@ class PINNElectrophysiologyParameterNode:
     times: str = ""
     given: str = ""
     device: Annotated[str, Choice(list(options.DEVICES))] = "auto"
+    outputFolder: str = ""
     space: Annotated[str, Choice(["LPS", "RAS"])] = "LPS"  # coordinates of a loaded file that does not say
     shown: Annotated[str, Choice(list(options.MAPS))] = "conduction velocity"
 
@@ -103,6 +104,8 @@ class PINNElectrophysiologyWidget(ScriptedLoadableModuleWidget, VTKObservationMi
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self.onSceneEndClose)
         self.ui.applyButton.connect("clicked(bool)", self.onApplyButton)
         self.ui.loadButton.connect("clicked(bool)", self.onLoadButton)
+        self.ui.folderButton.connect("clicked(bool)", self.onFolderButton)
+        self.ui.reportButton.connect("clicked(bool)", self.onReportButton)
         self.ui.arrayBox.connect("currentIndexChanged(int)", self.onArrayChosen)
         self.initializeParameterNode()
 
@@ -175,6 +178,7 @@ class PINNElectrophysiologyWidget(ScriptedLoadableModuleWidget, VTKObservationMi
         self.ui.applyButton.toolTip = lack or (_("Stop the fit") if busy else _("Fit the maps"))
         for section in (self.ui.inputsButton, self.ui.fitButton, self.ui.advancedButton, self.ui.outputsButton):
             section.enabled = not busy
+        self.ui.reportButton.enabled = not busy and self.logic.report(self._parameterNode) is not None
         if not busy:
             self.ui.statusLabel.text = lack or self.logic.run.message
 
@@ -193,6 +197,14 @@ class PINNElectrophysiologyWidget(ScriptedLoadableModuleWidget, VTKObservationMi
                 model = self.logic.load(path, self._parameterNode.space)
                 self._parameterNode.inputModel = model
                 self.ui.log.appendPlainText(model.GetDescription() or "")
+
+    def onFolderButton(self, checked=False):
+        path = qt.QFileDialog.getExistingDirectory(self.parent, _("Folder for files and report"))
+        if path:
+            self._parameterNode.outputFolder = path
+
+    def onReportButton(self, checked=False):
+        qt.QDesktopServices.openUrl(qt.QUrl.fromLocalFile(str(self.logic.report(self._parameterNode))))
 
     def _onState(self, state, message):
         self.ui.statusLabel.text = message
@@ -299,6 +311,15 @@ class PINNElectrophysiologyLogic(ScriptedLoadableModuleLogic):
 
         if model is not None and model.GetAttribute("PINN.TimeUnit"):
             results.show(model, options.MAPS[name])
+
+    def report(self, parameters):
+        """The report of the last run, where an output folder was given."""
+        from PINNElectrophysiologyLib import inputs
+
+        if parameters.inputModel is None or not parameters.outputFolder.strip():
+            return None
+        path = Path(parameters.outputFolder).expanduser() / f"{inputs.prefix(parameters.inputModel)}_report.html"
+        return path if path.is_file() else None
 
     def showTrace(self, model, ras):
         """V of the mesh node nearest to a place; nothing where the result has no V."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -231,8 +232,10 @@ def test_the_command_writes_the_table_and_the_report_shows_it(tmp_path, capsys):
     plain = ["asl", str(paths["asl"]), "--method", "nlls", "--out"]
     assert main([*plain, str(tmp_path / "a")]) == 0
     assert not (tmp_path / "a" / "sub-01_desc-roi_cbf.tsv").exists()
-    assert main([*plain, str(tmp_path / "b"), "--labels", str(paths["tissue"])]) == 0
-    assert "label 1" in (tmp_path / "b" / "sub-01_desc-roi_cbf.tsv").read_text()
+    bare = shutil.copy(paths["tissue"], tmp_path / "bare.nii.gz")  # no table of names beside it
+    for labels, name in ((bare, "label 1"), (paths["tissue"], "grey matter")):
+        assert main([*plain, str(tmp_path / "b"), "--labels", str(labels)]) == 0
+        assert name in (tmp_path / "b" / "sub-01_desc-roi_cbf.tsv").read_text()
     named = ["--labels", str(paths["tissue"]), "--label-names", str(tmp_path / "names.tsv")]
     assert main([*plain, str(tmp_path / "c"), *named]) == 0
     lines = (tmp_path / "c" / "sub-01_desc-roi_cbf.tsv").read_text().splitlines()

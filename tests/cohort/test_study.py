@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from pinn_engine.cohort import ledger as module
+from pinn_engine.cohort.group import title, without_folders, write_dataset
 from pinn_engine.cohort.ledger import Ledger
 from pinn_engine.cohort.one import BAD_INPUT, DONE, FAULT, Outcome, Task
 from pinn_engine.cohort.run import Way, refuse_impossible, run_study
@@ -211,3 +212,24 @@ def test_doubles_differing_in_capitals_are_refused(jobs):
 def test_ways_that_cannot_be_gone(way, line):
     with pytest.raises(InputError, match=line):
         refuse_impossible(way)
+
+
+@pytest.mark.parametrize(
+    ("message", "shown"),
+    [
+        (
+            "/data/my study/sub-1_asl.json: PostLabelingDelay is missing; give mL/g",
+            "sub-1_asl.json: PostLabelingDelay is missing; give mL/g",
+        ),
+        (r"C:\data\sub-1_asl.nii: is bad, found /tmp/x.nii; give cbf/att", "sub-1_asl.nii: is bad, found x.nii; give cbf/att"),
+        ("sub-1: a value of 3 / 4", "sub-1: a value of 3 / 4"),
+    ],
+)
+def test_the_page_does_not_say_where_the_data_lie(message, shown):
+    assert without_folders(message) == shown
+
+
+def test_a_study_is_called_after_its_dataset(tmp_path):
+    assert title(tmp_path) == tmp_path.name
+    write_dataset(OutputFolder(tmp_path), tmp_path / "my data ü", "maps")
+    assert title(tmp_path) == "my data ü"

@@ -104,6 +104,7 @@ def test_transforms(logic, scene, tmp_path):
     sent = engine_mesh.read(inputs.export(tmp_path, options.Settings(), node)[2])
     assert np.allclose(sent.points, np.stack([10 - points[:, 1], 20 + points[:, 0], 30 + points[:, 2]], axis=1))
     assert np.allclose(points_of(node), points)  # the input is not touched
+    assert node.GetMesh().GetFieldData().GetAbstractArray("SPACE") is None
     pretend_fit(tmp_path, node)
     made = logic_collect(tmp_path, node)
     assert made["model"].GetParentTransformNode() is transform
@@ -190,6 +191,9 @@ def test_nodes_have_ranges_units_and_legends(logic, scene, tmp_path):
         legend = slicer.vtkSlicerColorLogic.GetColorLegendDisplayNode(output)
         assert title in legend.GetTitleText()
         assert unit in legend.GetTitleText()
+    output.GetMesh().GetPointData().RemoveArray("CV_std")
+    results.show(output, "CV_std")  # as after a fit of numbers, which makes no such map
+    assert output.GetDisplayNode().GetActiveScalarName() == "CV"
     results.show(output, "status")
     assert output.GetDisplayNode().GetScalarRange() == (0.0, 4.0)
     codes = {"CV": "m/s", "D": "mm2/ms", "LAT": "ms", "CV_std": "m/s", "D_std": "mm2/ms", "LAT_std": "ms"}

@@ -132,6 +132,23 @@ def test_results_appear_and_the_map_can_be_chosen(panel, tmp_path):
     assert output.GetDisplayNode().GetActiveScalarName() == "LAT"
 
 
+def test_files_and_report_are_kept_where_asked(panel, shim, tmp_path):
+    ui, widget = panel.widget.ui, panel.widget
+    model = model_node()
+    ui.inputModel.setCurrentNode(model)
+    shim.paths.append(str(tmp_path / "out"))
+    ui.folderButton.click()
+    assert ui.outputFolder.text == str(tmp_path / "out")
+    assert not ui.reportButton.enabled
+    pretend_fit(tmp_path, model)
+    (tmp_path / "out" / "heart_map_report.html").write_text("a report")
+    instead(panel, DONE)
+    click(panel)
+    until(panel, lambda: widget.logic.run.state == "done")
+    assert ui.reportButton.enabled
+    assert widget.logic.report(widget._parameterNode) == tmp_path / "out" / "heart_map_report.html"
+
+
 def test_scene_close_stops_a_running_fit(panel, scene):
     ui, logic = panel.widget.ui, panel.widget.logic
     ui.inputModel.setCurrentNode(model_node())

@@ -87,7 +87,10 @@ def list_foci(fit: PerfusionFit, c: Curves, joint: SpatialFit, probability: np.n
 def _notes(fit: PerfusionFit, joint: SpatialFit) -> tuple[str, ...]:
     notes = list(fit.scan.notes)
     if joint.tissue.origin.startswith("M0"):
-        notes.append("Tissue classes, and with them T1, come from M0 and the difference signal (desc-tissue_dseg): check them.")
+        notes.append(
+            "Tissue classes, and with them T1, come from M0 and the difference signal (desc-tissue_dseg): check them. A voxel that holds "
+            "several tissues is taken as one of them, and its intervals are too narrow; tissue maps (--tissue) tell."
+        )
     if not joint.tissue.known:
         notes.append("Grey and white matter could not be told apart, so the joint fit smooths across their border; a T1 map helps.")
     return tuple(notes)

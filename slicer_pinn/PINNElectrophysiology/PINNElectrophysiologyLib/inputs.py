@@ -22,7 +22,13 @@ MOST_FRAMES = 4096
 def export(folder: Path, settings: Settings, model, reference=None) -> list[str]:
     """Write the files and return the arguments of the call, the output folder included. Raises Problem."""
     mesh = check_model(model)
-    call = ["cardiac", "fit", str(write_mesh(folder, world_mesh(model, mesh), prefix(model))), "--out", str(folder / "out")]
+    call = [
+        "cardiac",
+        "fit",
+        str(write_mesh(folder, world_mesh(model, mesh), prefix(model))),
+        "--out",
+        str(output_folder(folder, settings)),
+    ]
     call += arguments(settings)
     if settings.array != AUTOMATIC:
         if settings.array not in array_names(model) and f"{settings.array}_0" not in array_names(model):
@@ -114,6 +120,11 @@ def write_mesh(folder: Path, mesh, name: str) -> Path:
     if writer.Write() != 1:
         raise Problem(f"{path}: the model could not be written; is the disk full?")
     return path
+
+
+def output_folder(folder: Path, settings: Settings) -> Path:
+    """Where the engine writes: the person's folder, else in the run's private one."""
+    return Path(settings.outputFolder).expanduser() if settings.outputFolder.strip() else folder / "out"
 
 
 def prefix(model) -> str:

@@ -43,6 +43,7 @@ class Settings:
     times: str = ""
     given: str = ""
     device: str = "auto"
+    outputFolder: str = ""  # empty: nothing but nodes is kept
 
     @classmethod
     def of(cls, parameters) -> Settings:

@@ -14,7 +14,7 @@ from PINNCommonLib.specs import MapSpec
 from vtk.util.numpy_support import numpy_to_vtk, vtk_to_numpy
 
 from . import traces
-from .inputs import point_array, prefix
+from .inputs import output_folder, point_array, prefix
 from .mapspecs import KEYS, manual_range, specs
 from .options import Settings
 
@@ -23,11 +23,13 @@ MEASURED = "measured"  # array of the result: what was fitted (activation times 
 
 def collect(folder: Path, settings: Settings, model, reference=None, output=None) -> tuple[dict[str, object], str, list[str]]:
     """Nodes by role (model, table, chart, CV, CV_std, …), one sentence, the engine's notes. `output`: a model node to fill anew."""
-    out = folder / "out"
-    found = sorted(out.glob("*_cardiac.vt[pu]"))
-    if not found:
-        raise Problem(f"The engine wrote no model into {out}.")
-    fitted = read_mesh(found[0])
+    out = output_folder(folder, settings)
+    file = out / f"{prefix(model)}_cardiac{'.vtp' if model.GetMesh().IsA('vtkPolyData') else '.vtu'}"
+    if not file.is_file():
+        file = file.with_suffix(".vtp")  # triangles in an unstructured grid
+    if not file.is_file():
+        raise Problem(f"The engine wrote no {file.name} into {out}.")
+    fitted = read_mesh(file)
     table = specs(settings.timeUnit)
     made: dict[str, object] = {"model": fill_model(model, fitted, settings, output)}
     made["model"].SetAttribute("PINN.TimeUnit", settings.timeUnit)
@@ -45,9 +47,9 @@ def collect(folder: Path, settings: Settings, model, reference=None, output=None
         if role != "model":
             nodes.place(made[role], item)
     show(made["model"], "CV")
-    background = reference or made.get("CV")
-    if background is not None:
-        nodes.show_layers(background, made.get("CV"))
+    shown = made.get("CV") or made.get("D")
+    if shown is not None:
+        nodes.show_layers(reference or shown, shown)
     return made, sentence(made["model"], fitted, table), list(parameters.get("Notes") or [])
 
 
@@ -111,12 +113,14 @@ def dress(volume, spec: MapSpec) -> None:
 
 
 def show(model, key: str) -> None:
-    """Colour the model by one of its maps: manual range over the fitted tissue, legend with the unit."""
-    spec = specs(model.GetAttribute("PINN.TimeUnit") or "ms").get(key)
+    """Colour the model by one of its maps: manual range over the fitted tissue, legend with the unit. Where the fit made no such map
+    (numbers have no CV), by the first that it made."""
     display = model.GetDisplayNode()
     data = model.GetMesh().GetPointData()
-    if spec is None or data.GetArray(key) is None:
+    key = next((one for one in (key, *KEYS) if data.GetArray(one) is not None), "")
+    if not key:
         return
+    spec = specs(model.GetAttribute("PINN.TimeUnit") or "ms")[key]
     display.SetActiveScalar(key, vtk.vtkAssignAttribute.POINT_DATA)
     display.SetScalarVisibility(True)
     colors = nodes.color_node(spec.colors)

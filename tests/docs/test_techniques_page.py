@@ -8,7 +8,7 @@ import torch
 
 from pinn_engine.core import spread
 
-PAGE = Path(__file__).parents[1] / "docs" / "techniques.md"
+PAGE = Path(__file__).parents[2] / "docs" / "techniques.md"
 BLOCKS = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.S)
 
 
