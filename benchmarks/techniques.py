@@ -1,4 +1,4 @@
-"""Every technique taken away and put back: `python -m benchmarks.techniques [--seeds 5] [--only NAME …]`, a table and a picture.
+"""Every technique taken away and put back: `python -m benchmarks.techniques [--seeds 3] [--only NAME …]`, a table and a picture.
 
 Writes results/techniques.md and docs/pictures/techniques.png. The cases are in `technique_cases.py`; each is a small problem with a known
 answer, and all its variants have the same network, points and steps unless their name says otherwise. Medians over seeds of the starting
@@ -86,7 +86,7 @@ def picture(results: dict[str, tuple[dict[str, list[float]], float]], path: Path
 
 def main() -> None:
     p = argparse.ArgumentParser(description=__doc__)
-    p.add_argument("--seeds", type=int, default=5)
+    p.add_argument("--seeds", type=int, default=3)
     p.add_argument("--only", nargs="*", choices=[*ROWS], help="these rows alone, printed and not written")
     call = p.parse_args()
     results = {}
