@@ -55,8 +55,10 @@ def main(arguments: list[str] | None = None) -> int:
     for part in call.only:
         for make in PARTS[part]:
             made = make(call.quick, call.seed)
-            sections += made if isinstance(made, list) else [made]
-            print(f"{time.perf_counter() - begin:.0f} s: {sections[-1].title}", file=sys.stderr)
+            made = made if isinstance(made, list) else [made]
+            sections += made
+            for section in made:
+                print(f"{time.perf_counter() - begin:.0f} s: {section.title}", file=sys.stderr)
     text = report(sections, told)
     name = "compare-quick.md" if call.quick else "compare-part.md" if len(call.only) < len(PARTS) else "compare.md"
     RESULTS.mkdir(exist_ok=True)
