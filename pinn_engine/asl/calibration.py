@@ -96,7 +96,8 @@ def calibrate(
         raise InputError("--m0-region", "needs an M0 image", found="none", fix="give --m0 FILE")
     if tissue is None:
         return Calibration(None, None, {"m0": Sourced(None, "absent: relative perfusion")})
-    image = tissue.image * scale
+    with np.errstate(invalid="ignore", over="ignore"):  # what is not finite is left out below
+        image = tissue.image * scale
     if region is not None:
         echo, inside = series.sidecar.number("EchoTime"), masks.read(region, series.grid, notes, "M0 region", one_region=True)
         time = tissue.repetition_time
@@ -108,8 +109,11 @@ def calibrate(
     if tissue.repetition_time is not None and tissue.repetition_time < FULLY_RELAXED:
         image = image / (1 - np.exp(-tissue.repetition_time / t1_tissue))
         notes.append(f"M0 was corrected for its repetition time of {tissue.repetition_time:g} s with the T1 of tissue.")
-    image = _usable(image, tissue.origin if m0 is None else str(m0))
-    return Calibration((image / partition).astype(np.float32), image.astype(np.float32), origins)
+    source = tissue.origin if m0 is None else str(m0)
+    image = _usable(image, source)
+    with np.errstate(over="ignore"):
+        blood = (image / partition).astype(np.float32)
+    return Calibration(_usable(blood, source), image.astype(np.float32), origins)
 
 
 def _kind(series: Series, notes: list[str]) -> str:

@@ -14,6 +14,9 @@ from .grid import Grid
 from .nifti import encode
 from .output import write_file
 
+TIME_BITS = 0b111000  # of xyzt_units; the bits of space may hold anything
+TO_MS = {8: 1000.0, 16: 1.0, 24: 0.001}  # NIfTI's codes of seconds, milliseconds, microseconds
+
 
 @dataclass(frozen=True)
 class Movie:
@@ -55,7 +58,7 @@ def read_movie(path: str | Path) -> Movie:
     if not (np.isfinite(step) and step > 0):
         raise InputError(path, "has no time step in its header", found=f"pixdim[4] = {step:g}", fix="set pixdim[4] and xyzt_units")
     sidecar = Path(str(path).removesuffix(".gz").removesuffix(".nii") + ".json")
-    unit, scale = _time_unit(header.get_xyzt_units()[1], sidecar)
+    unit, scale = _time_unit(int(header["xyzt_units"]) & TIME_BITS, sidecar)
     affine = np.array(image.affine, float)
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-12:
         raise InputError(path, "has no usable geometry", found="a singular affine", fix="set voxel sizes in mm")
@@ -73,11 +76,10 @@ def write_movie(path: str | Path, V: np.ndarray, grid: Grid, step: float, unit: 
     write_file(str(path).removesuffix(".gz").removesuffix(".nii") + ".json", (json.dumps(about, indent=2) + "\n").encode())
 
 
-def _time_unit(header_unit: str, sidecar: Path) -> tuple[str, float]:
+def _time_unit(header_unit: int, sidecar: Path) -> tuple[str, float]:
     """("ms" | "tu" | "", factor to it)."""
-    scales = {"sec": 1000.0, "msec": 1.0, "usec": 0.001}
-    if header_unit in scales:
-        return "ms", scales[header_unit]
+    if header_unit in TO_MS:
+        return "ms", TO_MS[header_unit]
     try:
         named = str(json.loads(sidecar.read_text()).get("TimeUnit", "")).lower() if sidecar.is_file() else ""
     except (ValueError, AttributeError):

@@ -19,7 +19,7 @@ from pinn_engine.files import mesh as meshes
 from pinn_engine.files import opencarp
 from pinn_engine.files.grid import Grid
 from pinn_engine.files.mesh import Mesh
-from pinn_engine.files.movie import write_movie
+from pinn_engine.files.movie import read_movie, write_movie
 from pinn_engine.files.vtkmesh import write
 
 MODEL = AlievPanfilov()
@@ -266,3 +266,16 @@ def test_a_movie_that_never_rises_is_told(tmp_path, capsys):
     write_movie(rest, np.full((12, 12, 1, 10), 0.02, np.float32), Grid((12, 12, 1), np.eye(4), 1, 1), 1.0, "tu")
     assert main(["cardiac", "fit", str(rest), "--map", "D", "--time-unit", "tu", "--out", str(tmp_path / "o")]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize(("code", "unit", "step"), [(2 | 8, "ms", 2000.0), (2 | 16, "ms", 2.0), (4 | 24, "ms", 0.002), (7, "", 2.0)])
+def test_the_unit_of_a_movies_time(code, unit, step, tmp_path):
+    """Codes of space that nobody defined (4, 7) do not matter."""
+    path = tmp_path / "movie.nii"
+    write_movie(path, np.ones((2, 2, 1, 3), np.float32), Grid((2, 2, 1), np.eye(4), 1, 1), 2.0, "ms")
+    (tmp_path / "movie.json").unlink()
+    content = bytearray(path.read_bytes())
+    content[123] = code  # xyzt_units
+    path.write_bytes(content)
+    movie = read_movie(path)
+    assert (movie.unit, movie.step) == (unit, pytest.approx(step))
