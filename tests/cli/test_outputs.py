@@ -269,10 +269,12 @@ def test_killed_at_any_moment_only_whole_files_stand_under_final_names(scan, out
 
 @pytest.mark.skipif(os.name == "nt", reason="signals")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_the_run_with_130(number, scan, tmp_path, monkeypatch, capsys):
+def test_a_signal_ends_the_run_with_130(number, scan, tmp_path, monkeypatch, capsys, request):
     from pinn_engine import asl
 
     monkeypatch.setattr(asl, "fit", lambda *_, **__: signal.raise_signal(number))
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     assert run("asl", scan["asl"], "--out", tmp_path) == 130
     assert capsys.readouterr().err.startswith("stopped: ")
     assert written(tmp_path) == {}
