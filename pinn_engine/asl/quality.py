@@ -43,16 +43,11 @@ def tissue_of(fit: PerfusionFit) -> TissueMap | None:
     return None
 
 
-def fitted_voxels(fit: PerfusionFit) -> np.ndarray:
-    """(X, Y, Z) bool: a voxel that could not be fitted has no standard deviation."""
-    return fit.scan.mask & (fit.maps["cbf"].std > 0)
-
-
 def quality(fit: PerfusionFit) -> dict[str, object]:
     """One row of figures to compare scans by; shares are of the voxels in the mask, tissue figures n/a where no tissue is known."""
     mask = fit.scan.mask
     inside = fit.status[mask]
-    fitted = fitted_voxels(fit)
+    fitted = fit.usable
     row: dict[str, object] = {"prefix": fit.scan.prefix, "voxels": int(mask.sum())}
     codes = [1, *(code for code in sorted(fit.status_meaning) if code > 1)]
     shares = {code: float(np.mean(inside == code)) if inside.size else None for code in codes}

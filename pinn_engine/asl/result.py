@@ -53,6 +53,11 @@ class PerfusionFit:
     extras: dict[str, ExtraVolume] = field(default_factory=dict)
     tables: dict[str, tuple[tuple[str, ...], list[dict[str, object]]]] = field(default_factory=dict)  # suffix of a .tsv: columns, rows
 
+    @property
+    def usable(self) -> np.ndarray:
+        """(X, Y, Z) bool: a voxel that could not be fitted has no standard deviation."""
+        return self.scan.mask & (self.maps["cbf"].std > 0)
+
     def save(self, folder: str | PathLike[str]) -> list[Path]:
         """Write maps, sidecars, curves and quality figures; returns the files. Raises InputError where the folder cannot be written."""
         from ..files.output import OutputFolder

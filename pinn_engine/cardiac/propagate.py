@@ -20,8 +20,6 @@ from .model import GUARD, AlievPanfilov
 from .shapes import grid_mesh
 from .simulate import activation_time, rkl2_coefficients, stages_for
 
-NUMBERS = ("D", "a", "b")  # D enters as log D
-
 
 @dataclass(frozen=True)
 class Frames:
@@ -59,7 +57,7 @@ class Propagator:
                 length = half if k in (0, self.frames.substeps) else step
                 if slopes is not None:
                     kept.append(reaction_slopes(V, W, model, length, slopes))
-                V, W = react(V, W, model, length)
+                V, W = model.midpoint(V, W, length)
                 if k < self.frames.substeps:
                     V = self.diffuse(V, D)
                     if slopes is not None:
@@ -143,13 +141,6 @@ class Run:
         return torch.stack([v + frames[0], w])
 
 
-def react(V: Tensor, W: Tensor, model: AlievPanfilov, step: float) -> tuple[Tensor, Tensor]:
-    """Midpoint rule."""
-    V_t, W_t = model.rates(V, W)
-    V_t, W_t = model.rates(V + 0.5 * step * V_t, W + 0.5 * step * W_t)
-    return V + step * V_t, W + step * W_t
-
-
 def rate_slopes(V: Tensor, W: Tensor, model: AlievPanfilov) -> tuple[Tensor, dict[str, Tensor]]:
     """(4, N) dV_t/dV, dW_t/dV, dV_t/dW, dW_t/dW of `model.rates`, and (2, N) by a and b."""
     a, b, k = model.a, model.b, model.k
@@ -163,7 +154,7 @@ def rate_slopes(V: Tensor, W: Tensor, model: AlievPanfilov) -> tuple[Tensor, dic
 
 
 def reaction_slopes(V: Tensor, W: Tensor, model: AlievPanfilov, step: float, names: tuple[str, ...]) -> Linear:
-    """The Jacobian of `react`: I + step F(middle) (I + step/2 F(start)), F = d rates / d (V, W)."""
+    """The Jacobian of `model.midpoint`: I + step F(middle) (I + step/2 F(start)), F = d rates / d (V, W)."""
     F, by = rate_slopes(V, W, model)
     V_t, W_t = model.rates(V, W)
     G, by_middle = rate_slopes(V + 0.5 * step * V_t, W + 0.5 * step * W_t, model)

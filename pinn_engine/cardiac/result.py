@@ -38,17 +38,16 @@ _SENTENCES = {
 
 @dataclass(frozen=True)
 class MapKind:
-    """How one map is named and shown. `quantity`: which unit it has."""
+    """How one map is named and shown."""
 
     key: str
     title: str
-    quantity: str  # "diffusivity", "speed", "time"
     colormap: str
 
 
-D_MAP = MapKind("D", "Diffusivity D", "diffusivity", "viridis")
-CV_MAP = MapKind("CV", "Conduction velocity", "speed", "plasma")
-LAT_MAP = MapKind("LAT", "Activation time", "time", "turbo")
+D_MAP = MapKind("D", "Diffusivity D", "viridis")
+CV_MAP = MapKind("CV", "Conduction velocity", "plasma")
+LAT_MAP = MapKind("LAT", "Activation time", "turbo")
 
 
 @dataclass(frozen=True)

@@ -130,9 +130,7 @@ class Stepper:
 
     def _react(self, V: Tensor, W: Tensor, time: float, step: float) -> tuple[Tensor, Tensor]:
         """Midpoint rule; a stimulus enters with the share of the step during which it is on."""
-        V_t, W_t = self.model.rates(V, W)
-        V_t, W_t = self.model.rates(V + 0.5 * step * V_t, W + 0.5 * step * W_t)
-        V, W = V + step * V_t, W + step * W_t
+        V, W = self.model.midpoint(V, W, step)
         for stimulus, nodes in self.stimuli:
             on = min(time + step, stimulus.start + stimulus.duration) - max(time, stimulus.start)
             if on > 0:

@@ -113,19 +113,6 @@ class MLP:
             a = act(torch.baddbmm(bias, a, matrix))
         return torch.baddbmm(last[1], a, last[0]) * self.output_scale
 
-    def derivatives(self, weights: Tensor, x: Tensor, direction: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Value, first and second derivative along `direction` (inputs,), carried forward together; each (B, N, outputs)."""
-        act = ACTIVATIONS[self.activation]
-        a = (x - self.centre) / self.scale
-        a1 = (direction / self.scale).expand_as(a)
-        a2 = torch.zeros_like(a)
-        *hidden, (matrix, bias) = self.unpack(weights)
-        for w, b in hidden:
-            z, z1, z2 = torch.baddbmm(b, a, w), a1 @ w, a2 @ w
-            first = act.first(z)
-            a, a1, a2 = act.value(z), first * z1, act.second(z) * z1**2 + first * z2
-        return torch.baddbmm(bias, a, matrix) * self.output_scale, a1 @ matrix * self.output_scale, a2 @ matrix * self.output_scale
-
     def jacobian(self, weights: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Value (B, N), its derivative by the weights (B, N, W) and by the inputs (B, N, inputs), for a network with one output."""
         act = ACTIVATIONS[self.activation]
@@ -183,15 +170,3 @@ class LinearField:
             return hats.scatter_add_(1, right.unsqueeze(1), share.unsqueeze(1))
 
         return cls(features, len(knots))
-
-    @classmethod
-    def random_tanh(cls, size: int, low: float, high: float, generator: torch.Generator, slope: float = 8.0) -> LinearField:
-        """`size` random tanh units over [low, high], shifted to vanish at `low`; slopes up to `slope` over the range (seeded)."""
-        centre = low + (high - low) * torch.rand(size, generator=generator, dtype=torch.float64)
-        rate = slope / (high - low) * (0.2 + 0.8 * torch.rand(size, generator=generator, dtype=torch.float64))
-
-        def features(x: Tensor) -> Tensor:
-            c, r = centre.to(x), rate.to(x)
-            return torch.tanh(r * (x.unsqueeze(-1) - c)) - torch.tanh(r * (low - c))
-
-        return cls(features, size)

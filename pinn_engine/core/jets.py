@@ -54,12 +54,6 @@ def pull_back(network: MLP, done: Pass, seeds: Tensor) -> Tensor:
     return torch.cat([block for a, s in _backward(network, done, seeds) for block in (outer(a, s), s[VALUE])], dim=1)
 
 
-def pull_back_sum(network: MLP, done: Pass, seeds: Tensor) -> Tensor:
-    """(W,) the same summed over the points: the gradient of a cost, without the Jacobian."""
-    sums = ((torch.einsum("cni,cno->io", a, s).reshape(-1), s[VALUE].sum(dim=0)) for a, s in _backward(network, done, seeds))
-    return torch.cat([block for pair in sums for block in pair])
-
-
 def _backward(network: MLP, done: Pass, seeds: Tensor) -> list[tuple[Tensor, Tensor]]:
     """Per layer, the first one first: the jets that went in (C, N, in), and the seeds (C, N, out) at its linear part."""
     act = ACTIVATIONS[network.activation]

@@ -65,7 +65,6 @@ class SparseSolver:
         self.patience, self.tolerance = patience, tolerance
         self._factor: Any = None
         self._failures = 0
-        self.factorisations = 0
 
     def solve(self, normal: Normal, rhs: torch.Tensor, mu: float) -> torch.Tensor:
         return torch.from_numpy(self._solve(normal, rhs.cpu().numpy(), mu))
@@ -81,7 +80,6 @@ class SparseSolver:
                 return x
             self._failures += 1  # the matrix moves too fast here: do not try for ever
         self._factor = factorise(matrix)
-        self.factorisations += 1
         return self._factor.solve(rhs)
 
 

@@ -20,14 +20,9 @@ class Pick:
     voxel: tuple[int, int, int]
 
 
-def fitted_voxels(fit: PerfusionFit) -> np.ndarray:
-    """(X, Y, Z) bool: voxels of the mask that have a value; a voxel that could not be fitted has no standard deviation."""
-    return fit.scan.mask & (fit.maps["cbf"].std > 0)
-
-
 def pick(fit: PerfusionFit) -> list[Pick]:
     """Up to four voxels by fixed rules; the same fit always gives the same ones."""
-    usable = fitted_voxels(fit)
+    usable = fit.usable
     good = usable & (fit.status == 1)
     good = good if good.any() else usable
     if not usable.any():

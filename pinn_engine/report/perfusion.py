@@ -59,7 +59,7 @@ def _count(n: int, what: str) -> str:
 
 def _cards(fit: PerfusionFit) -> Markup:
     """The numbers to see first."""
-    usable, mask, figures = curves.fitted_voxels(fit), fit.scan.mask, quality(fit)
+    usable, mask, figures = fit.usable, fit.scan.mask, quality(fit)
     cards = []
     for name, one in fit.maps.items():
         if name in ("abv", "abat"):
@@ -116,7 +116,7 @@ def _truth(rows: Sequence[Mapping[str, object]]) -> Markup:
 def _maps(fit: PerfusionFit, view: pictures.View) -> Markup:
     sides = "the patient’s right is on the left of each slice" if view.sides_known else "the header does not say which side is left"
     intro = f"Axial slices from below upwards; {sides}. Small numbers are heights in mm. Voxels are shown as they are, without smoothing."
-    usable = curves.fitted_voxels(fit)
+    usable = fit.usable
     return html.section("Maps", html.paragraph(intro, "small"), *(_map_pair(view, one, usable) for one in fit.maps.values()))
 
 
@@ -146,7 +146,7 @@ def _range(values: np.ndarray, window: tuple[float, float]) -> str:
 
 def _quality(fit: PerfusionFit, view: pictures.View) -> Markup:
     """Status and misfit, as maps and counted."""
-    usable, mask = curves.fitted_voxels(fit), fit.scan.mask
+    usable, mask = fit.usable, fit.scan.mask
     counts = np.bincount(fit.status[mask], minlength=256)
     codes = sorted({*np.flatnonzero(counts).tolist(), *(code for code in fit.status_meaning if code != 0)})
     colours = pictures.status_colours(codes)
@@ -190,7 +190,7 @@ def _curves(fit: PerfusionFit, view: pictures.View) -> Markup:
 
 def _pick(fit: PerfusionFit, view: pictures.View, one: curves.Pick) -> Markup:
     """One voxel: where it lies, its curve, its numbers."""
-    cbf, usable = fit.maps["cbf"], curves.fitted_voxels(fit)
+    cbf, usable = fit.maps["cbf"], fit.usable
     window = cbf.kind.window or pictures.percentile_window(cbf.value[usable], from_zero=True)
     numbers = [f"{m.kind.symbol} {plus_minus(m.value[one.voxel], m.std[one.voxel])} {m.kind.unit}" for m in fit.maps.values()]
     numbers.append(f"misfit {figure(fit.misfit[one.voxel])}")

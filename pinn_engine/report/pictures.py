@@ -10,7 +10,7 @@ from ..files.grid import Grid
 from . import svg
 from .html import Markup
 
-BACKGROUND = (11, 14, 19)  # svg.PANEL
+BACKGROUND = (11, 14, 19)
 WIDTH = 540.0  # SVG units of a mosaic
 PALETTE = {1: "#2f8f9d", 2: "#e3b23c", 3: "#d9772b", 4: "#c2475a", 5: "#8b5fbf", 6: "#8d95a1"}  # status codes
 SPARE = ("#5b8c5a", "#b08968", "#5c7cba", "#c98bb9")  # for codes beyond those

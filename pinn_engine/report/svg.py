@@ -14,7 +14,7 @@ import numpy as np
 
 from .html import Markup
 
-INK, MUTED, RULE, ACCENT, PANEL = "#1b2430", "#667080", "#dfe3e8", "#0c7489", "#0b0e13"
+INK, MUTED, RULE, ACCENT = "#1b2430", "#667080", "#dfe3e8", "#0c7489"
 
 
 def png_uri(pixels: np.ndarray) -> str:

@@ -8,7 +8,6 @@ import numpy as np
 
 from ..asl.quality import plausibility
 from ..asl.result import PerfusionFit
-from .curves import fitted_voxels
 from .html import Markup
 from .svg import figure, percent
 
@@ -41,7 +40,7 @@ def constant_name(key: str) -> str:
 
 def cautions(fit: PerfusionFit) -> list[str]:
     """Plain sentences about what in these maps calls for care. The scan's own notes are not repeated."""
-    usable, mask = fitted_voxels(fit), fit.scan.mask
+    usable, mask = fit.usable, fit.scan.mask
     if not usable.any():
         return ["No voxel could be fitted: the maps hold zeros only. The status table says why."]
     out = []

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from made_problems import normal, rng
-from torch.func import jacrev, jvp, vmap
+from torch.func import jacrev, vmap
 
 from pinn_engine.core import MLP, LinearField
 from pinn_engine.core.fields import ACTIVATIONS
@@ -47,23 +47,6 @@ def test_value_is_the_network_written_out(network):
             a = act(a) if k < len(network.layers) - 2 else a
         assert start == network.size
         np.testing.assert_allclose(value[b], 2.5 * a, rtol=1e-12)
-
-
-@pytest.mark.parametrize("network", NETWORKS, ids=ident)
-def test_derivatives_go_forward_as_autograd_finds_them(network):
-    weights, x = case(network)
-    direction = normal(3, network.layers[0])
-
-    def value(t):
-        return network(weights, x + t * direction)
-
-    def first(t):
-        return jvp(value, (t,), (torch.ones_like(t),))[1]
-
-    zero = torch.zeros((), dtype=torch.float64)
-    got = network.derivatives(weights, x, direction)
-    for k, expected in enumerate([value(zero), first(zero), jvp(first, (zero,), (torch.ones_like(zero),))[1]]):
-        torch.testing.assert_close(got[k], expected, rtol=1e-9, atol=1e-11)
 
 
 @pytest.mark.parametrize("network", [n for n in NETWORKS if n.layers[-1] == 1], ids=ident)
@@ -117,18 +100,3 @@ def test_nodal_values_are_interpolated_and_constant_beyond_the_ends():
     np.testing.assert_allclose(field(nodes, x), np.stack([np.interp(x, KNOTS, row) for row in nodes]), atol=1e-13)
     torch.testing.assert_close(field(nodes, KNOTS), nodes, rtol=1e-15, atol=1e-15)
     torch.testing.assert_close(field.features(x).sum(dim=1), torch.ones(len(x), dtype=torch.float64))
-
-
-def test_random_features_vanish_at_the_start_and_can_make_a_smooth_curve():
-    field = LinearField.random_tanh(40, 0.5, 3.0, rng(2))
-    x = torch.linspace(0.5, 3, 200, dtype=torch.float64)
-    phi = field.features(x)
-    assert not phi[0].any()
-    assert phi.shape == (200, field.size)
-    assert torch.equal(phi, LinearField.random_tanh(40, 0.5, 3.0, rng(2)).features(x))
-    assert not torch.equal(phi, LinearField.random_tanh(40, 0.5, 3.0, rng(3)).features(x))
-    curve = torch.sin(2 * (x - 0.5)) * torch.exp(-0.3 * x)
-    fitted = phi @ torch.linalg.lstsq(phi, curve.unsqueeze(1), driver="gelsd").solution
-    assert float((fitted.squeeze(1) - curve).abs().max()) < 1e-4
-    steep = LinearField.random_tanh(40, 0.0, 1.0, rng(2), slope=4.0).features(torch.linspace(0, 1, 500, dtype=torch.float64))
-    assert 1.0 < float(steep.diff(dim=0).max()) * 499 < 4.01

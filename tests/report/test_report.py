@@ -75,7 +75,7 @@ def test_the_same_fit_gives_the_same_bytes():
 def test_it_shows_units_constants_status_and_settings():
     f = fit()
     text = Reader(write_report(f)).text
-    usable = curves.fitted_voxels(f)
+    usable = f.usable
     assert f"{np.median(f.maps['cbf'].value[usable]):.1f} mL/100 g/min" in text
     assert f"{np.median(f.maps['att'].value[usable]):.2f} s" in text
     shown = [f"{np.sum(f.status[f.scan.mask] == code):,}" for code in (1, 2, 4)]
@@ -210,7 +210,7 @@ def test_pixels_survive_the_png():
 def test_representative_voxels_are_what_they_say():
     f = fit()
     high, late, low, worst = curves.pick(f)
-    cbf, att, usable = f.maps["cbf"].value, f.maps["att"].value, curves.fitted_voxels(f)
+    cbf, att, usable = f.maps["cbf"].value, f.maps["att"].value, f.usable
     assert cbf[low.voxel] < np.percentile(cbf[usable], 20) < np.percentile(cbf[usable], 90) < cbf[high.voxel]
     assert att[late.voxel] > np.percentile(att[usable & (cbf > np.median(cbf[usable]))], 85)
     assert f.misfit[worst.voxel] == f.misfit[usable].max()
@@ -259,7 +259,7 @@ def test_the_headline_keeps_tissues_apart_where_they_are_known():
     assert "Median CBF" in Reader(write_report(plain)).text
     known = replace(plain, scan=replace(plain.scan, tissue=np.stack([p.tissue == k for k in (1, 2, 3)], axis=3).astype(np.float32)))
     text = Reader(write_report(known)).text
-    fitted = curves.fitted_voxels(known)
+    fitted = known.usable
     grey, white = (f"{known.maps['cbf'].value[fitted & (p.tissue == k)].mean():.1f}" for k in (1, 2))
     assert f"Mean CBF, grey matter {grey} mL/100 g/min white matter {white}" in text
     assert "Median CBF" not in text
