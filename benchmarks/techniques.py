@@ -69,21 +69,21 @@ def picture(results: dict[str, tuple[dict[str, list[float]], float]], path: Path
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    columns = 3
+    columns = 2
     rows = -(-len(results) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(13.5, 1.75 * rows), squeeze=False)
+    figure, axes = plt.subplots(rows, columns, figsize=(10.5, 1.9 * rows), squeeze=False)
     for axis in axes.flat[len(results) :]:
         axis.axis("off")
     for axis, (name, (errors, _)) in zip(axes.flat, results.items(), strict=False):
         for k, values in enumerate(errors.values()):
             axis.plot(values, [k] * len(values), "o", color="#7a8aa0", markersize=4, alpha=0.7)
             axis.plot(statistics.median(values), k, "|", color="#b4232a", markersize=16, markeredgewidth=2.5)
-        axis.set_yticks(range(len(errors)), list(errors), fontsize=8)
+        axis.set_yticks(range(len(errors)), list(errors), fontsize=9)
         axis.set_ylim(len(errors) - 0.5, -0.5)
         axis.set_xscale("log")
         axis.xaxis.set_minor_formatter(plt.NullFormatter())
-        axis.tick_params(axis="x", labelsize=7)
-        axis.set_title(f"{ROWS[name][0]}: {ROWS[name][1]}", fontsize=8, loc="left")
+        axis.tick_params(axis="x", labelsize=8)
+        axis.set_title(f"{ROWS[name][0]}\n{ROWS[name][1]}", fontsize=9, loc="left")
         axis.grid(axis="x", color="#dddddd", linewidth=0.6)
         for side in ("top", "right", "left"):
             axis.spines[side].set_visible(False)
