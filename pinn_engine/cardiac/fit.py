@@ -272,10 +272,19 @@ def given_parameters(model: AlievPanfilov, names: Sequence[str]) -> dict[str, Pa
     return {name: Parameter(float(getattr(model, name)), 0.0, "1", "given") for name in names}
 
 
+STIR = 0.3  # tissue that fires reaches a V of almost 1
+
+
 def fitted_numbers(
-    data: HeartData, solution: Solution, model: AlievPanfilov, names: tuple[str, ...]
+    data: HeartData, solution: Solution, model: AlievPanfilov, names: tuple[str, ...], V: np.ndarray
 ) -> tuple[dict[str, Parameter], dict[str, dict[str, float]], dict[str, NodeMap]]:
-    """The named numbers of one solution in the outside units, the model's others as given; the data's own correlations; the maps."""
+    """The named numbers of one solution in the outside units, the model's others as given; the data's own correlations; the maps.
+
+    `V` (N, F) as fitted. Raises InputError where it never leaves rest: such samples say nothing of any number.
+    """
+    if (top := float(np.nanmax(V))) < STIR:
+        fix = "give a record in which V rises from rest"
+        raise InputError("the samples of V", "show no activation", found=f"noise about a V of at most {top:.2g}", fix=fix)
     sentence = "fitted: " + Status(int(solution.status[0])).sentence
     D = float(solution.values["D"][0])
     covariance = with_floor(solution.covariance[0].numpy(), names, D)

@@ -147,7 +147,7 @@ def _numbers_fit(
     seed: int,
 ) -> HeartFit:
     solution, unit = found.solution, data.unit
-    parameters, correlation, maps = fitted_numbers(data, solution, found.model, unknown)
+    parameters, correlation, maps = fitted_numbers(data, solution, found.model, unknown, found.V)
     maps["LAT"] = NodeMap(
         LAT_MAP,
         unit.time,

@@ -111,7 +111,7 @@ def _result(
     frames: int,
 ) -> HeartFit:
     unit, solution, model = data.unit, found.solution, found.model
-    parameters, correlation, maps = fitted_numbers(data, solution, model, names)
+    parameters, correlation, maps = fitted_numbers(data, solution, model, names, V)
     notes = [f"{100 * share:.0f} % of the tissue fires more than once: fitted by the model's own waves from an unknown first frame, no LAT"]
     if found.frames < frames:
         end = float(unit.from_tu(data.times[-1]))  # type: ignore[index]

@@ -268,6 +268,15 @@ def test_a_movie_that_never_rises_is_told(tmp_path, capsys):
     assert capsys.readouterr().err.count("\n") == 1
 
 
+def test_noise_about_rest_gives_no_number(tmp_path, capsys):
+    """A fit of nothing but noise converges, to a D that means nothing."""
+    rest, noise = tmp_path / "rest_movie.nii.gz", np.random.default_rng(0).normal(0, 0.1, (24, 24, 1, 12)).astype(np.float32)
+    write_movie(rest, noise, Grid((24, 24, 1), np.diag([0.2, 0.2, 0.2, 1.0]), 1, 1), 1.0, "tu")
+    assert main(["cardiac", "fit", str(rest), "--unknown", "D", "--time-unit", "tu", "--out", str(tmp_path / "o")]) == 2
+    assert "the samples of V: show no activation" in capsys.readouterr().err
+    assert not (tmp_path / "o").exists()
+
+
 @pytest.mark.parametrize(("code", "unit", "step"), [(2 | 8, "ms", 2000.0), (2 | 16, "ms", 2.0), (4 | 24, "ms", 0.002), (7, "", 2.0)])
 def test_the_unit_of_a_movies_time(code, unit, step, tmp_path):
     """Codes of space that nobody defined (4, 7) do not matter."""
