@@ -37,7 +37,7 @@ def heart(unit: str = "tu"):
 
 
 def test_the_ridge_is_told_though_the_floors_hide_it(solution):
-    parameters, correlation, _ = fitted_numbers(heart(), solution, MODEL, NAMES)
+    parameters, correlation, _ = fitted_numbers(heart(), solution, MODEL, NAMES, np.eye(3))
     assert correlation["D"]["a"] == pytest.approx(0.988)
     assert "D and a trade off" in solution.verdict()
     assert parameters["a"].std == pytest.approx(np.hypot(OWN[1], FLOOR["a"]))
@@ -53,7 +53,7 @@ def test_speed_is_known_better_than_D_along_the_ridge(solution):
     assert speed_sd(MODEL, 0.1, NAMES, ridge) == pytest.approx(np.std(np.log(speed)), rel=0.05)
     free = np.diag(OWN**2)
     assert speed_sd(MODEL, 0.1, NAMES, ridge) < 0.2 * speed_sd(MODEL, 0.1, NAMES, free)
-    _, _, maps = fitted_numbers(heart("ms"), solution, MODEL, NAMES)
+    _, _, maps = fitted_numbers(heart("ms"), solution, MODEL, NAMES, np.eye(3))
     assert maps["CV"].value[0] == pytest.approx(float(MODEL.speed(0.1)) / MS_PER_TU)
     assert maps["CV"].unit == "m/s"
 
