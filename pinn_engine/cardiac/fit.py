@@ -16,7 +16,7 @@ from .fem import Elements, elements
 from .lat import MapSolution, fit_lat, outlier_share
 from .mapfit import MapProblem
 from .model import AlievPanfilov
-from .numbers import FLOOR, speed_sd, with_floor
+from .numbers import FLOOR, Numbers, speed_sd, with_floor
 from .read import HeartData
 from .result import CV_MAP, D_MAP, LAT_MAP, HeartFit, MapKind, NodeMap, NodeStatus, Parameter
 
@@ -296,6 +296,36 @@ def fitted_numbers(
     correlation = {i: {j: float(table[m, n]) for n, j in enumerate(names)} for m, i in enumerate(names)}
     given = given_parameters(model, [name for name in ("a", "b", "k") if name not in names])
     return parameters | given, correlation, number_maps(data, parameters["D"], model, speed_sd(model, D, names, covariance))
+
+
+def numbers_result(
+    data: HeartData,
+    found: Numbers,
+    names: tuple[str, ...],
+    V: np.ndarray,
+    W: np.ndarray,
+    residual: np.ndarray,
+    settings: dict[str, Any],
+    notes: tuple[str, ...],
+    more: dict[str, NodeMap] | None = None,
+) -> HeartFit:
+    """A fit of numbers as the result that every fit returns: `V`, `W` (N, F) on the input's nodes; `more` maps beside D and CV."""
+    parameters, correlation, maps = fitted_numbers(data, found.solution, found.model, names, V)
+    status = np.where(data.inside, int(NodeStatus.FITTED), int(NodeStatus.OUTSIDE)).astype(np.uint8)
+    return HeartFit(
+        data,
+        maps | (more or {}),
+        status,
+        parameters,
+        correlation,
+        found.solution.verdict(),
+        V,
+        W,
+        residual,
+        convergence=found.solution.history["cost"],
+        settings=settings,
+        notes=notes,
+    )
 
 
 def common_settings(solved: MapSolution, model: AlievPanfilov, ratio: float | None, width: float, seed: int) -> dict[str, Any]:

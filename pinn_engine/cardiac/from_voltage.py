@@ -12,14 +12,14 @@ from ..core.solution import Status
 from ..errors import InputError
 from .beat import beats
 from .fem import Diffusion
-from .fit import PLANE, Progress, check_speed, common_settings, equation_of, fitted_numbers, given_parameters, map_parameter, node_maps
+from .fit import PLANE, Progress, check_speed, common_settings, equation_of, given_parameters, map_parameter, node_maps, numbers_result
 from .lat import MapSolution
 from .model import AlievPanfilov
 from .numbers import Numbers
 from .numbers import fit_numbers as numbers
 from .read import HeartData
 from .reentry import SHARE, misfit_note, numbers_of_waves, share_firing_again
-from .result import LAT_MAP, HeartFit, NodeMap, NodeStatus, Parameter
+from .result import LAT_MAP, HeartFit, NodeMap, Parameter
 from .voltage import fit_voltage
 
 FINE_NODES = 15_000  # the simulator runs on the input's own nodes up to here
@@ -147,33 +147,18 @@ def _numbers_fit(
     seed: int,
 ) -> HeartFit:
     solution, unit = found.solution, data.unit
-    parameters, correlation, maps = fitted_numbers(data, solution, found.model, unknown, found.V)
-    maps["LAT"] = NodeMap(
+    LAT = NodeMap(
         LAT_MAP,
         unit.time,
         np.asarray(unit.from_tu(data.back(solved.T)), np.float32),
         np.asarray(unit.from_tu(data.back(solved.draws_T.std(axis=1))), np.float32),
     )
-    status = np.where(data.inside, int(NodeStatus.FITTED), int(NodeStatus.OUTSIDE)).astype(np.uint8)
     settings = common_settings(solved, found.model, ratio, 1.0, seed) | _about(found.noise, noise, count, "Aliev-Panfilov, simulated")
     settings["start"] = settings["solver"]
     settings |= {"solver": {"status": Status(int(solution.status[0])).sentence, "steps": int(solution.steps[0])}, "CV_of": PLANE}
     assert data.V is not None
     residual = ((found.V - data.V) / found.noise)[np.isfinite(data.V)]
-    return HeartFit(
-        data,
-        maps,
-        status,
-        parameters,
-        correlation,
-        solution.verdict(),
-        found.V,
-        found.W,
-        residual,
-        convergence=solution.history["cost"],
-        settings=settings,
-        notes=misfit_note(data, found.V),
-    )
+    return numbers_result(data, found, unknown, found.V, found.W, residual, settings, misfit_note(data, found.V), {"LAT": LAT})
 
 
 def _movies(data: HeartData, T: np.ndarray, model: AlievPanfilov) -> tuple[np.ndarray, np.ndarray]:

@@ -11,11 +11,11 @@ import numpy as np
 from ..core.solution import Status
 from .cycles import local_sums, spread_locally
 from .fem import Diffusion, Elements, elements
-from .fit import PLANE, fitted_numbers
+from .fit import PLANE, numbers_result
 from .mapfit import Samples
 from .model import AlievPanfilov
 from .read import HeartData
-from .result import HeartFit, NodeStatus
+from .result import HeartFit
 from .state_fit import StateFit, fit_state
 
 BIN = 2.5  # TU
@@ -111,7 +111,6 @@ def _result(
     frames: int,
 ) -> HeartFit:
     unit, solution, model = data.unit, found.solution, found.model
-    parameters, correlation, maps = fitted_numbers(data, solution, model, names, V)
     notes = [f"{100 * share:.0f} % of the tissue fires more than once: fitted by the model's own waves from an unknown first frame, no LAT"]
     if found.frames < frames:
         end = float(unit.from_tu(data.times[-1]))  # type: ignore[index]
@@ -131,22 +130,8 @@ def _result(
         "fitted_nodes": len(data.mesh.points),
         "seed": seed,
     }
-    status = np.where(data.inside, int(NodeStatus.FITTED), int(NodeStatus.OUTSIDE)).astype(np.uint8)
     residual = ((V - data.V) / found.noise)[np.isfinite(data.V) & data.inside[:, None]]
-    return HeartFit(
-        data,
-        maps,
-        status,
-        parameters,
-        correlation,
-        solution.verdict(),
-        V,
-        W,
-        residual,
-        convergence=solution.history["cost"],
-        settings=settings,
-        notes=tuple(notes),
-    )
+    return numbers_result(data, found, names, V, W, residual, settings, tuple(notes))
 
 
 def share_firing_again(data: HeartData) -> float:

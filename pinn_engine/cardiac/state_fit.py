@@ -24,6 +24,7 @@ from .cycles import guess
 from .fem import Diffusion, Elements, Stiffness, elements, stiffness, tensors
 from .mapfit import Samples
 from .model import AlievPanfilov
+from .numbers import Numbers
 from .propagate import Frames, Propagator, Run, grid_slowing
 from .starts import laplacian
 
@@ -39,19 +40,12 @@ Progress = Callable[[float], None]
 
 
 @dataclass(frozen=True)
-class StateFit:
-    """`solution` (B = 1) of the named numbers in inner units, its covariance the data's own; `V`, `W` (N, F') of the F' frames that one
-    state explains; `noise` sd of V.
+class StateFit(Numbers):
+    """`V`, `W` (N, F') are of the F' frames that one state explains.
 
     `guess_D` where the fit began; `chi2`: mean square of residual over sd; `slowing`: D's correction for the grid.
     """
 
-    solution: Solution
-    model: AlievPanfilov
-    D: float
-    V: np.ndarray
-    W: np.ndarray
-    noise: float
     guess_D: float
     chi2: float
     slowing: float
