@@ -23,6 +23,7 @@ HERE = Path(__file__).resolve().parent
 if (HERE.parent / "PINNCommon").is_dir():  # the source tree; once installed all modules lie in one folder
     sys.path.append(str(HERE.parent / "PINNCommon"))
 
+from PINNCommonLib.panel import Panel, perform, report_in  # noqa: E402
 from PINNElectrophysiologyLib import options  # noqa: E402
 
 FILES = "Heart maps (*.mesh *.pts *.vtk *.vtp *.vtu *.ply *.stl)"
@@ -81,7 +82,7 @@ class PINNElectrophysiologyParameterNode:
     shown: Annotated[str, Choice(list(options.MAPS))] = "conduction velocity"
 
 
-class PINNElectrophysiologyWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
+class PINNElectrophysiologyWidget(Panel, ScriptedLoadableModuleWidget, VTKObservationMixin):
     def __init__(self, parent=None):
         ScriptedLoadableModuleWidget.__init__(self, parent)
         VTKObservationMixin.__init__(self)
@@ -98,7 +99,7 @@ class PINNElectrophysiologyWidget(ScriptedLoadableModuleWidget, VTKObservationMi
         top.setMRMLScene(slicer.mrmlScene)
         self.logic = PINNElectrophysiologyLogic()
         self.logic.run.stateChanged.connect(self._onState)
-        self.logic.run.progressed.connect(self._onProgress)
+        self.logic.run.progressed.connect(self.onProgress)
         self.logic.run.logged.connect(self.ui.log.appendPlainText)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self.onSceneStartClose)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self.onSceneEndClose)
@@ -109,27 +110,8 @@ class PINNElectrophysiologyWidget(ScriptedLoadableModuleWidget, VTKObservationMi
         self.ui.arrayBox.connect("currentIndexChanged(int)", self.onArrayChosen)
         self.initializeParameterNode()
 
-    def cleanup(self):
-        self.logic.run.close()
-        self.setParameterNode(None)
-        self.removeObservers()
-
-    def enter(self):
-        self.initializeParameterNode()
-
-    def exit(self):
-        self.setParameterNode(None)
-
-    def onSceneStartClose(self, caller=None, event=None):
-        self.logic.run.close()  # its nodes are about to go
-        self.setParameterNode(None)
-
-    def onSceneEndClose(self, caller=None, event=None):
-        if self.parent.isEntered:
-            self.initializeParameterNode()
-
     def initializeParameterNode(self):
-        self.setParameterNode(self.logic.getParameterNode())
+        super().initializeParameterNode()
         if not self._parameterNode.inputModel:
             self._parameterNode.inputModel = self.logic.firstModelWithData()
 
@@ -199,12 +181,7 @@ class PINNElectrophysiologyWidget(ScriptedLoadableModuleWidget, VTKObservationMi
                 self.ui.log.appendPlainText(model.GetDescription() or "")
 
     def onFolderButton(self, checked=False):
-        path = qt.QFileDialog.getExistingDirectory(self.parent, _("Folder for files and report"))
-        if path:
-            self._parameterNode.outputFolder = path
-
-    def onReportButton(self, checked=False):
-        qt.QDesktopServices.openUrl(qt.QUrl.fromLocalFile(str(self.logic.report(self._parameterNode))))
+        self.chooseFolder(_("Folder for files and report"))
 
     def _onState(self, state, message):
         self.ui.statusLabel.text = message
@@ -215,10 +192,6 @@ class PINNElectrophysiologyWidget(ScriptedLoadableModuleWidget, VTKObservationMi
             self._checkCanApply()
         if state == "done":
             self.ui.log.appendPlainText(message)
-
-    def _onProgress(self, done, message):
-        self.ui.progressBar.value = round(100 * done)
-        self.ui.statusLabel.text = message
 
     def _onCrosshair(self, caller=None, event=None):
         place = [0.0, 0.0, 0.0]
@@ -264,9 +237,7 @@ class PINNElectrophysiologyLogic(ScriptedLoadableModuleLogic):
             self.made = made
             done()
 
-        ok = self.run.start(work(nodes, settings, keep, self.run.logged.emit), wait=wait)
-        if wait and not ok:
-            raise RuntimeError(self.run.message)
+        perform(self.run, work(nodes, settings, keep, self.run.logged.emit), wait)
         return self.made if wait else {}
 
     def makeSample(self):
@@ -316,10 +287,9 @@ class PINNElectrophysiologyLogic(ScriptedLoadableModuleLogic):
         """The report of the last run, where an output folder was given."""
         from PINNElectrophysiologyLib import inputs
 
-        if parameters.inputModel is None or not parameters.outputFolder.strip():
+        if parameters.inputModel is None:
             return None
-        path = Path(parameters.outputFolder).expanduser() / f"{inputs.prefix(parameters.inputModel)}_report.html"
-        return path if path.is_file() else None
+        return report_in(parameters.outputFolder, inputs.prefix(parameters.inputModel))
 
     def showTrace(self, model, ras):
         """V of the mesh node nearest to a place; nothing where the result has no V."""

@@ -22,6 +22,7 @@ HERE = Path(__file__).resolve().parent
 if (HERE.parent / "PINNCommon").is_dir():  # the source tree; once installed all modules lie in one folder
     sys.path.append(str(HERE.parent / "PINNCommon"))
 
+from PINNCommonLib.panel import Panel, perform, report_in  # noqa: E402
 from PINNPerfusionLib import options  # noqa: E402
 
 
@@ -85,7 +86,7 @@ class PINNPerfusionParameterNode:
     showCurve: bool = False
 
 
-class PINNPerfusionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
+class PINNPerfusionWidget(Panel, ScriptedLoadableModuleWidget, VTKObservationMixin):
     def __init__(self, parent=None):
         ScriptedLoadableModuleWidget.__init__(self, parent)
         VTKObservationMixin.__init__(self)
@@ -117,29 +118,13 @@ class PINNPerfusionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.initializeParameterNode()
         self.onState(self.logic.run.state, self.logic.run.install.report())
 
-    def cleanup(self):
-        self.logic.run.close()
-        self.setParameterNode(None)
-        self.removeObservers()
-
-    def enter(self):
-        self.initializeParameterNode()
-
     def exit(self):
         if not self.logic.run.busy:  # a running fit keeps its parameters
             self.setParameterNode(None)
 
-    def onSceneStartClose(self, caller, event):
-        self.logic.run.close()
-        self.setParameterNode(None)
+    def onSceneStartClose(self, caller=None, event=None):
+        super().onSceneStartClose(caller, event)
         self._plot = {}
-
-    def onSceneEndClose(self, caller, event):
-        if self.parent.isEntered:
-            self.initializeParameterNode()
-
-    def initializeParameterNode(self):
-        self.setParameterNode(self.logic.getParameterNode())
 
     def setParameterNode(self, node):
         if self._parameterNode is not None:
@@ -189,16 +174,11 @@ class PINNPerfusionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
                 self._parameterNode.asl = self.logic.load(path)
 
     def onFolderButton(self):
-        path = qt.QFileDialog.getExistingDirectory(self.parent, _("Folder for maps and report"))
-        if path:
-            self._parameterNode.outputFolder = path
+        self.chooseFolder(_("Folder for maps and report"))
 
     def onRegionsButton(self):
         with slicer.util.tryWithErrorDisplay(_("The table could not be made."), waitCursor=True):
             self.logic.makeRegionTable(self._parameterNode)
-
-    def onReportButton(self):
-        qt.QDesktopServices.openUrl(qt.QUrl.fromLocalFile(str(self.logic.report(self._parameterNode))))
 
     def onPreset(self, index):
         """By hand only, so that a scene's own values are not overwritten when it is loaded."""
@@ -233,10 +213,6 @@ class PINNPerfusionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             slicer.app.processEvents()
         if state == DONE:
             self.onLog(message)
-
-    def onProgress(self, done, message):
-        self.ui.progressBar.value = round(100 * done)
-        self.ui.statusLabel.text = message
 
     def onLog(self, line):
         self.ui.log.appendPlainText(line)
@@ -307,9 +283,7 @@ class PINNPerfusionLogic(ScriptedLoadableModuleLogic):
     def _start(self, scan, settings, into, wait, done=lambda: None):
         from PINNPerfusionLib.work import Scan, work
 
-        ok = self.run.start(work(Scan(*scan), options.Settings(**settings), into, self.run.logged.emit, done), wait=wait)
-        if wait and not ok:
-            raise RuntimeError(self.run.message)
+        perform(self.run, work(Scan(*scan), options.Settings(**settings), into, self.run.logged.emit, done), wait)
         return into
 
     def results(self, parameterNode):
@@ -338,10 +312,9 @@ class PINNPerfusionLogic(ScriptedLoadableModuleLogic):
         """The report of the last run, where an output folder was given."""
         from PINNPerfusionLib import inputs
 
-        if parameterNode.asl is None or not parameterNode.outputFolder.strip():
+        if parameterNode.asl is None:
             return None
-        path = Path(parameterNode.outputFolder).expanduser() / f"{inputs.prefix(parameterNode.asl)}_report.html"
-        return path if path.is_file() else None
+        return report_in(parameterNode.outputFolder, inputs.prefix(parameterNode.asl))
 
     def makePhantom(self, folder, spacing=4.0):
         """Simulate a scan with known truth into a folder; returns the path of the series. Takes seconds, blocks."""
@@ -349,8 +322,7 @@ class PINNPerfusionLogic(ScriptedLoadableModuleLogic):
 
         run = Run(self.run.install, self.run.command)
         call = ["phantom", "asl", "--out", str(folder), "--spacing", str(spacing)]
-        if not run.start(Work(lambda private: call, lambda private: "made", device=None), wait=True):
-            raise RuntimeError(run.message)
+        perform(run, Work(lambda private: call, lambda private: "made", device=None), wait=True)
         return Path(folder) / "sub-01" / "perf" / "sub-01_asl.nii.gz"
 
     def loadPhantom(self, spacing=4.0):
