@@ -31,6 +31,7 @@ from .starts import laplacian
 STEP = 0.1  # TU
 FIRST_WINDOW = 8.0  # TU; each next one is GROWTH times as long
 GROWTH = 2.5
+STEPS = (4, 30)  # of Gauss-Newton at most: in the windows that only prepare the next, in the last (break-up takes 25)
 HEADROOM = 6.0  # the largest D tried, over the first guess: it sets the stages of a stable step
 PRIOR = {"D": 0.5, "a": 0.02, "b": 0.05}  # sd of log D, a, b about where the fit starts: wide
 FIELDS = ((0.3, 2.5), (0.5, 6.0))  # sd of V0 and W0 about the guess, and range in front scales sqrt(2 D / k)
@@ -268,7 +269,7 @@ def fit_state(
     for number, count in enumerate(sizes):
         last = number == len(sizes) - 1
         problem = StateProblem(operator, Window.first(data.with_sd(level), times, count, prior.nodes), prior)
-        found = gauss_newton(problem, theta, 8 if last else 4, relative=1e-3 if last else 5e-3)
+        found = gauss_newton(problem, theta, STEPS[last], relative=1e-3 if last else 5e-3)
         chi2 = float(found.residual.square().mean())
         if kept is not None and chi2 > BROKEN * max(1.0, float(kept[1].residual.square().mean())):
             break
