@@ -106,7 +106,7 @@ def _spiral(mesh):
 
 
 def _break_up(mesh):
-    """Of seeds 1-10 (simulated at 0.1 mm, 60 TU): four die out, two keep one spiral; here fronts break and merge (2, 4, 2 tips)."""
+    """Of seeds 1-10 (simulated at 0.1 mm, 60 TU): five die out; here fronts break and merge (2, 4, 2 tips)."""
     return protocols.break_up(mesh, MODEL, 6.0, seed=8)
 
 

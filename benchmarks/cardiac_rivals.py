@@ -26,7 +26,7 @@ from pinn_engine.cardiac.read import HeartData
 from .cardiac import FIRST_SEED, MODEL, MS, scores, smoothing, square, surface
 from .simulator_fit import Simulated, simulator_fit
 
-WEIGHTS = (0.1, 1.0, 10.0)
+WEIGHTS = (1.0, 5.0, 25.0)
 HERE = Path(__file__).parent
 POLE = np.array([0.0, 0.0, 13.0])
 # data and true D; D of healthy tissue, D below which it is a scar, where the wave starts, sd of the data (None: V)
