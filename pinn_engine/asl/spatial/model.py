@@ -24,13 +24,16 @@ CHUNK = 8192
 
 
 class BrainModel:
-    """Whitened data, their precision and curves of unit flow for every voxel; `linearise` is what the joint fit asks for."""
+    """Whitened data, their precision and curves of unit flow for every voxel; `linearise` is what the joint fit asks for.
 
-    def __init__(self, plan: Plan, level: float, tissue: Tissue):
+    `noise_excess` (see noise.py): what neighbours say alike by noise must not be taken for structure, so the data count that much less.
+    """
+
+    def __init__(self, plan: Plan, level: float, tissue: Tissue, noise_excess: float = 1.0):
         self.plan, self.tissue = plan, tissue
         rows = torch.arange(len(plan.c))
         data, precision = plan.whitened(rows, plan.tables, level)
-        self.data, self.precision = data.float().cpu(), precision.float().cpu()
+        self.data, self.precision = data.float().cpu(), precision.float().cpu() / noise_excess**0.5
         self.marginal = plan.marginal(rows, self.precision)  # integrates arterial blood out
         if self.marginal is not None:
             self.data = self.data - self.marginal.mean.unsqueeze(1) * self.marginal.column / self.precision
