@@ -26,7 +26,9 @@ SCALE_V, SCALE_U = 2.0, 0.3  # 1/TU: k / 4, and the usual |u_t|: both equations 
 ENOUGH, GOOD, POOR = 0.008, 0.03, 0.15  # rms residual of V's equation, 1/TU: no more bursts; solved; beyond it V is not to be used
 
 
+DEBUG = None
 SMOOTH = 1e-3
+LAID = 1e-3
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,13 @@ class Settings:
     chunks: int = 6
     adaptive: float = 0.6  # share of the points drawn where they are needed
     hard_start: bool = True
+    floor: float = 1e-4
+    away: float = 0.02
+    lay_steps: int = 40
+    lay_rel: float = 1e-2
+    lay_abs: float = 0.1
+    lay_points: int = 2000
+    gn_rel: float = 1e-2
     tries: int = 3  # a window that misses the equations is solved again from other weights; the best is kept
     seed: int = 0
 
@@ -151,6 +160,8 @@ def solve(
 ) -> FieldSolution:
     """The fields from V0, W0 (N,) at times[0] on, at `times` (F,) TU; D mm^2/TU (built into the places' second-order channel: times D)."""
     s = settings or Settings()
+    global s_
+    s_ = s
     times = np.asarray(times, float)
     if len(times) < 2 or not (np.diff(times) > 0).all():
         raise InputError("times", "must increase", found=f"{len(times)} values", fix="give at least two")
@@ -164,6 +175,8 @@ def solve(
     theta = network.glorot(1, generator, dtype=torch.float64)[0]
     for k in range(count):
         window = Window(places, network, model, D, start, edges[k + 1] - edges[k], s.hard_start)
+        if DEBUG:
+            DEBUG(k, window)
         theta, miss, track = _solve_window(window, theta, s, generator, first=k == 0)
         for _ in range(s.tries - 1):
             if miss <= GOOD:
@@ -191,7 +204,8 @@ def lay(
     places: Places, network: MLP, model: AlievPanfilov, D: float, V0: np.ndarray, W0: np.ndarray | float, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
     """Jets (C, N, 2) of (z, u) for a state given at the nodes, as near to it as a network without flux comes; and its weights."""
-    V = torch.as_tensor(np.asarray(V0, float)).clamp(1e-9, 1.0 - 1e-4)
+    V = torch.as_tensor(np.asarray(V0, float)).clamp(0.0, 1.0 - 1e-4)
+    V = V + s_.floor * (1.0 - V)
     if len(V) != places.nodes:
         raise InputError("V0", "does not fit the places", found=len(V), fix=f"give {places.nodes} values")
     W = torch.as_tensor(np.broadcast_to(np.asarray(W0, float), V.shape).copy())
@@ -210,10 +224,11 @@ def lay_logits(
     """The same for z, u (N, 2), from the weights theta."""
     dtype = places.jets.dtype
     V = torch.sigmoid(target[:, 0])
-    weight = torch.stack([V * (1.0 - V) + 0.02, torch.full_like(V, 0.2)], dim=1).to(dtype)
-    nodes = torch.randperm(places.nodes, generator=generator)[:2000]
+    weight = torch.stack([V * (1.0 - V) + s_.away, torch.full_like(V, 0.2)], dim=1).to(dtype)
+    nodes = torch.randperm(places.nodes, generator=generator)[:s_.lay_points]
     laid = Laid(network, places.at(nodes, torch.zeros(len(nodes), 2, dtype=dtype)), target[nodes].to(dtype), weight[nodes], smooth)
-    found = StreamedGaussNewton(steps=40, damping=1e-2, relative=1e-3).solve(laid, theta)
+    enough = 0.5 * len(nodes) * LAID**2
+    found = StreamedGaussNewton(steps=s_.lay_steps, damping=1e-2, relative=s_.lay_rel, absolute=enough * s_.lay_abs).solve(laid, theta)
     every = places.at(torch.arange(places.nodes), torch.zeros(places.nodes, 2, dtype=dtype))
     return jets.forward(network, found.theta.to(dtype), every).output, found.theta
 
@@ -245,7 +260,7 @@ def _solve_window(window: Window, theta: Tensor, s: Settings, generator: torch.G
             more = adaptive_points(window, theta, int(s.adaptive * s.points), generator)
             nodes, time = torch.cat([nodes, more[0]]), torch.cat([time, more[1]])
         weight = causal_weights(window, theta, nodes, time, s.causal, s.chunks) if s.causal and burst < s.bursts - 1 else None
-        found = StreamedGaussNewton(steps=s.steps, damping=1e-3, relative=1e-2).solve(window.at(nodes, time, weight), theta)
+        found = StreamedGaussNewton(steps=s.steps, damping=1e-3, relative=s.gn_rel).solve(window.at(nodes, time, weight), theta)
         theta = found.theta
         track += found.history
         miss = check(window, theta, generator)
