@@ -92,9 +92,8 @@ def pooled_start(model: BrainModel, graph: Neighbours, alike: Tensor) -> tuple[T
 def as_solution(model: BrainModel, smooth: SmoothFit) -> Solution:
     """Flow and arrival time with their covariance, in the form that every fit returns."""
     fields = smooth.x + smooth.offset
-    flow, att = model.physical(fields)
-    unit = torch.stack([model.flow, torch.ones_like(model.flow)])
-    covariance = (smooth.variance * unit[:, None] * unit[None]).permute(2, 0, 1).double()
+    flow, att, both = model.with_own_flow(fields, smooth.variance)
+    covariance = both.permute(2, 0, 1).double()
     cost = model.linearise(fields)[2]
     finite = torch.isfinite(flow + att + covariance.sum(dim=(1, 2)) + cost)
     status = torch.where(finite, int(Status.CONVERGED), int(Status.NOT_FINITE)).to(torch.uint8)
