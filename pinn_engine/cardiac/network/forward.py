@@ -23,7 +23,7 @@ from .equation import recovery, recovery_rows, voltage_rows
 from .places import Places
 
 SCALE_V, SCALE_U = 2.0, 0.3  # 1/TU: k / 4, and the usual |u_t|: both equations then weigh about the same
-ENOUGH, GOOD, POOR = 0.006, 0.03, 0.15  # rms residual of V's equation, 1/TU: no more bursts; solved; beyond it V is not to be used
+ENOUGH, GOOD, POOR = 0.005, 0.03, 0.15  # rms residual of V's equation, 1/TU: no more bursts; solved; beyond it V is not to be used
 
 FLOOR = 1e-4  # V ahead of a front, a hundredth of the threshold a: z then bends there over the front's own width, not in a corner
 FAINT = 0.004  # what an error of z counts, in V, where V is 0 or 1
