@@ -112,24 +112,24 @@ def contrast_kept(made: Made, cbf: np.ndarray, number: int) -> float:
     return min(float((cbf - made.without)[inside].sum() / true), 1.0)
 
 
-def mixed(seed: int) -> tuple[Phantom, np.ndarray]:
+def mixed(seed: int, spacing: float = SPACING) -> tuple[Phantom, np.ndarray]:
     """A brain made at half the voxel size and averaged: most voxels of the cortex hold two or three tissues.
 
     Truth is the signal's own: CBF weighed by M0; tissue is the largest share, T1 and arrival time are weighed by signal. Also the shares
     (X, Y, Z, 3) of GM, WM and CSF, as a segmented anatomical image would give them.
     """
-    fine = asl.phantom(tuple(2 * n for n in SHAPES[SPACING]), SPACING / 2, seed, snr=None, lesions=False)  # type: ignore[arg-type]
+    fine = asl.phantom(tuple(2 * n for n in SHAPES[spacing]), spacing / 2, seed, snr=None, lesions=False)  # type: ignore[arg-type]
 
     def average(x: np.ndarray) -> np.ndarray:
         a, b, c = (n // 2 for n in x.shape[:3])
         return x.reshape(a, 2, b, 2, c, 2, *x.shape[3:]).mean(axis=(1, 3, 5))
 
     share = np.stack([average((fine.mask & (fine.tissue == k)).astype(float)) for k in (GM, WM, CSF)], axis=3)
-    coarse = asl.phantom(SHAPES[SPACING], SPACING, seed, snr=None, lesions=False)
+    coarse = asl.phantom(SHAPES[spacing], spacing, seed, snr=None, lesions=False)
     m0, mask = average(fine.m0), share.sum(axis=3) > 0.5
     flow = average(fine.m0 * fine.cbf)
     rng = np.random.default_rng([seed, 512])
-    sd = coarse.m0[coarse.mask & (coarse.tissue == GM)].mean() / SNR
+    sd = coarse.m0[coarse.mask & (coarse.tissue == GM)].mean() / (SNR_3MM * (spacing / 3.0) ** 1.5)
     delta = average(fine.difference)
     static = np.broadcast_to(m0[..., None], delta.shape)
     made = replace(
@@ -253,7 +253,7 @@ def main() -> None:
             lambda seed: (asl.phantom(SHAPES[SPACING], SPACING, seed, labeling="PASL", snr=SNR), None),
         ),
         "shapes": lambda: shapes(seeds),
-        "mixed": lambda: table("Voxels that hold several tissues", seeds, mixed),
+        "mixed": lambda: table("Voxels that hold several tissues", seeds, lambda seed: mixed(seed)),
         "free": lambda: noise_free(seeds[:1]),
     }
     lines = [f"# The joint spatial fit on other kinds of data: {SPACING:g} mm", ""]

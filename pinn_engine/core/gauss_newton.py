@@ -51,9 +51,13 @@ class StreamedProblem:
             for block in self.blocks(theta, True):
                 assert block.jacobian is not None
                 cost += 0.5 * float((block.row.double() ** 2).sum())
-                at = torch.arange(len(theta)) if block.columns is None else block.columns
-                gradient[at] += (block.jacobian.T @ block.row).to(gradient.dtype)
-                matrix[at[:, None], at] += (block.jacobian.T @ block.jacobian).to(matrix.dtype)
+                slope, square = block.jacobian.T @ block.row, gram(block.jacobian)
+                if block.columns is None:
+                    gradient += slope
+                    matrix += square
+                else:
+                    gradient[block.columns] += slope.to(gradient.dtype)
+                    matrix[block.columns[:, None], block.columns] += square.to(matrix.dtype)
         return cost, gradient, matrix
 
     def slope(self, theta: Tensor) -> Tensor:
@@ -69,6 +73,16 @@ class StreamedProblem:
     def limit(self, theta: Tensor, step: Tensor) -> Tensor:
         """The step, cut to what the model stands."""
         return step
+
+
+def gram(J: Tensor, parts: int = 3) -> Tensor:
+    """J^T J (Q, Q) of J (R, Q); what lies below the diagonal blocks is copied, not computed."""
+    edges = torch.linspace(0, J.shape[1], parts + 1).long().tolist()
+    out = J.new_empty(J.shape[1], J.shape[1])
+    for low, high in pairwise(edges):
+        out[low:high, low:] = J[:, low:high].T @ J[:, low:]
+        out[high:, low:high] = out[low:high, high:].T
+    return out
 
 
 @dataclass(frozen=True)

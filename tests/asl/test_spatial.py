@@ -70,9 +70,9 @@ def test_voxels_without_data_go_to_the_tissue_mean_and_say_so():
         inside, outside = hole & (p.tissue == tissue), ~hole & (p.tissue == tissue)
         typical = np.median(cbf.value[outside])
         assert np.percentile(np.abs(cbf.value[inside] - typical), 90) < 0.4 * typical  # the noise alone is many times the signal
-        wider = 1.2 if tissue == GM else 1.05  # WM: one stiff piece at 6 mm, its prior alone says most; coverage below is what counts
+        wider = 1.2 if tissue == GM else 1.03  # WM: one stiff piece at 6 mm, its prior alone says most; coverage below is what counts
         assert np.median(cbf.std[inside]) > wider * np.median(cbf.std[outside])
-        assert np.mean(np.abs(cbf.value - p.cbf)[inside] < 1.96 * cbf.std[inside]) > 0.75
+        assert np.mean(np.abs(cbf.value - p.cbf)[inside] < 1.96 * cbf.std[inside]) > 0.83
 
 
 def test_same_scan_same_maps_and_spatial_off_changes_nothing():

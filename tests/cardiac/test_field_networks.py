@@ -10,7 +10,7 @@ from pinn_engine.cardiac import protocols, shapes
 from pinn_engine.cardiac.model import AlievPanfilov
 from pinn_engine.cardiac.network import forward
 from pinn_engine.cardiac.network.equation import recovery, recovery_rows, voltage_rows
-from pinn_engine.cardiac.network.forward import Settings, Window, adaptive_points, causal_weights, lay, solve
+from pinn_engine.cardiac.network.forward import Settings, Window, adaptive_points, causal_weights, lay, smoothing, solve
 from pinn_engine.cardiac.network.places import Places, box
 from pinn_engine.cardiac.simulate import simulate
 from pinn_engine.core import MLP, jets
@@ -111,14 +111,58 @@ def test_a_hard_start_is_met_exactly(truth):
     assert rms(kept[1].V[:, 0] - V0) > 10 * rms(kept[0].V[:, 0] - torch.sigmoid(laid[0, :, 0]).numpy())
 
 
-@pytest.fixture
-def window(truth):
-    """A window as it stands before its fit: N laid on the rates at its begin."""
+def laid_on(V, rough=0.0):
+    """Jets (C, 61, 2) of the state that is laid on V (61,), z with `rough` times a wave added that the network could well follow."""
     generator = torch.Generator().manual_seed(0)
+    network = MLP((17, 16, 16, 2))
+    z = torch.logit(torch.as_tensor(V)) + rough * torch.cos(16.0 * np.pi * torch.as_tensor(X) / LENGTH)
+    target = torch.stack([z, torch.full_like(z, np.log(0.01))], dim=1)
+    return forward.lay_logits(
+        cable(16), network, target, network.glorot(1, generator, dtype=torch.float64)[0], smoothing(D, MODEL), generator
+    )[0]
+
+
+def test_a_state_is_laid_without_the_roughness_that_V_does_not_show(monkeypatch):
+    """Behind a front V = .98 hides waves of z, which later, as W rises, would be waves of V."""
+    V = np.full(61, 0.98)
+    smooth = laid_on(V, 0.05)
+    monkeypatch.setattr(forward, "SMOOTH", 1e-4)
+    rough = laid_on(V, 0.05)
+    assert rms(torch.sigmoid(smooth[0, :, 0]).numpy() - V) < 2e-3
+    assert rms(smooth[-1, :, 0]) < 0.3 * rms(rough[-1, :, 0])
+
+
+def test_ahead_of_a_front_z_bends_without_a_corner(monkeypatch):
+    """With z let down to V = 1e-9 the same network misses the equation by more; geometric mean of two seeds.
+
+    Seeds 0 to 3: residual .029, .008, .007, .007 per TU with the bend, .012, .130, .007, .015 with the corner.
+    """
+    x, off = np.linspace(0.0, 10.0, 201), []
+    V = 1.0 / (1.0 + np.exp(x / float(MODEL.front_scale(D)) - 5.0))
+    for floor in (forward.FLOOR, 1e-9):
+        monkeypatch.setattr(forward, "FLOOR", floor)
+        once = Settings(width=14, window=1.0, points=400, bursts=2, steps=8, tries=1)
+        found = [
+            solve(box(x[:, None], np.zeros(1), np.array([10.0]), 5), MODEL, D, V, 0.0, np.arange(2.0), replace(once, seed=s))
+            for s in (0, 1)
+        ]
+        off.append(np.prod([f.residual for f in found]))
+        assert floor < 1e-8 or max(rms(f.V[:, 0] - V) for f in found) < 2e-3
+    assert off[0] < 0.6**2 * off[1]
+
+
+def before_its_fit(V0, seed):
+    """A window, weights whose N is laid on the rates at its begin, and the generator that drew them."""
+    generator = torch.Generator().manual_seed(seed)
     network = MLP((5, 10, 10, 2))
-    start, _ = lay(cable(), network, MODEL, D, truth[0], 0.0, generator)
+    start, _ = lay(cable(), network, MODEL, D, V0, 0.0, generator)
     one = Window(cable(), network, MODEL, D, start, 2.0)
     return one, forward._laid_on_rates(one, network.glorot(1, generator, dtype=torch.float64)[0], generator), generator
+
+
+@pytest.fixture
+def window(truth):
+    return before_its_fit(truth[0], 0)
 
 
 def _mean_square(one, theta, nodes, time):
@@ -162,7 +206,7 @@ def thin_front(duration: float, begin: float, settings: Settings) -> float:
 def test_points_where_they_are_needed_find_a_thin_front():
     """At equal steps and number of points; geometric mean of two seeds.
 
-    Seeds 0 to 4: rms .0095, .0049, .0096, .0052, .0509 by need, .0119, .0485, .0783, .0298, .0080 evenly. With 60 points neither does it.
+    Seeds 0 to 4: rms .0083, .0195, .0206, .0404, .0129 by need, .0313, .0618, .0507, .0879, .1104 evenly.
     """
     few = Settings(width=10, window=2.0, points=120, bursts=4, steps=5, tries=1)
     off = [[thin_front(2.0, 3.0, replace(few, adaptive=share, seed=seed)) for seed in (1, 2)] for share in (few.adaptive, 0.0)]
@@ -170,31 +214,34 @@ def test_points_where_they_are_needed_find_a_thin_front():
 
 
 def test_windows_follow_a_front_that_goes_far():
-    """At equal steps in all. (Four seeds: rms .059, .151, .083, .067 in windows, .155, .164, .118, .147 in one; on short ways no gain.)"""
+    """At equal steps in all. (Four seeds: rms .053, .132, .139, .135 in windows, .206, .439, .219, .248 in one; on short ways no gain.)"""
     short = Settings(width=10, window=2.0, points=200, bursts=3, steps=5, tries=1)
     assert thin_front(10.0, 2.0, short) < 0.7 * thin_front(10.0, 2.0, replace(short, window=10.0, bursts=15))
 
 
 def test_a_window_that_fails_is_tried_again(truth):
     """The same seed with one try misses the equations; the best of three is kept."""
-    few = Settings(width=6, window=1.0, points=200, bursts=2, steps=4, seed=2)
+    few = Settings(width=6, window=1.0, points=200, bursts=2, steps=4, seed=3)
     residual = [max(solve(cable(), MODEL, D, truth[0], 0.0, np.arange(2.0), replace(few, tries=n)).residual) for n in (1, 3)]
     assert residual[1] < 0.8 * residual[0]
 
 
-def test_gauss_newton_after_a_warm_up_beats_adam_alone(window):
-    """At equal work: a Gauss-Newton step on all rows costs less than ten of Adam on a quarter of them."""
-    one, theta, generator = window
-    theta = theta + 0.3 * torch.randn(len(theta), dtype=torch.float64, generator=generator)
-    points = forward._draw(one, 400, generator)
-    problem = one.at(*points)
+def test_gauss_newton_after_a_warm_up_beats_adam_alone(truth):
+    """At equal work: a Gauss-Newton step on all rows costs less than ten of Adam on a quarter of them; geometric mean of three draws."""
+    ratio = []
+    for seed in range(3):
+        one, theta, generator = before_its_fit(truth[0], seed)
+        theta = theta + 0.3 * torch.randn(len(theta), dtype=torch.float64, generator=generator)
+        points = forward._draw(one, 400, generator)
+        problem = one.at(*points)
 
-    def part(step):
-        return one.at(*(x[step % 4 :: 4] for x in points))
+        def part(step, one=one, points=points):
+            return one.at(*(x[step % 4 :: 4] for x in points))
 
-    adam = StreamedAdam(160).solve(part, theta)
-    mixed = StreamedGaussNewton(steps=10, relative=1e-6).solve(problem, StreamedAdam(60).solve(part, theta)).theta
-    assert problem.cost(mixed) < 0.1 * problem.cost(adam)
+        adam = StreamedAdam(160).solve(part, theta)
+        mixed = StreamedGaussNewton(steps=10, relative=1e-6).solve(problem, StreamedAdam(60).solve(part, theta)).theta
+        ratio.append(problem.cost(mixed) / problem.cost(adam))
+    assert np.prod(ratio) < 0.1**3
 
 
 def test_bad_calls_are_named(truth):

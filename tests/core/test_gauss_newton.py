@@ -3,7 +3,7 @@
 import torch
 from made_problems import normal
 
-from pinn_engine.core.gauss_newton import Block, StreamedAdam, StreamedGaussNewton, StreamedProblem, solve_chain
+from pinn_engine.core.gauss_newton import Block, StreamedAdam, StreamedGaussNewton, StreamedProblem, gram, solve_chain
 from pinn_engine.core.solution import Status
 
 
@@ -37,6 +37,12 @@ def test_it_finds_the_truth_and_its_normal_equations_are_the_plain_ones():
     torch.testing.assert_close(found.theta, torch.tensor([0.7, -0.3], dtype=torch.float64), atol=1e-4, rtol=0)
     slow = StreamedAdam(400, 3e-2).solve(lambda step: problem, theta)
     torch.testing.assert_close(slow, torch.tensor([0.7, -0.3], dtype=torch.float64), atol=2e-2, rtol=0)
+
+
+def test_the_half_that_is_copied_is_that_of_the_product():
+    for columns in (1, 2, 10):
+        J = normal(3, 30, columns)
+        torch.testing.assert_close(gram(J), J.T @ J)
 
 
 def test_a_chain_with_a_border_is_solved_as_the_whole():

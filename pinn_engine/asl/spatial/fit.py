@@ -20,6 +20,7 @@ from ..plan import Plan
 from ..scan import Scan
 from .foci import Foci, FocusSearch, with_foci
 from .model import POOL, BrainModel, alikeness
+from .noise import noise_excess
 from .tissue import Tissue, classify, from_maps
 
 DISAGREES = 2.0  # pooled start and fit this many sd apart are flagged
@@ -36,6 +37,7 @@ class SpatialFit:
     disagreement: np.ndarray  # (V,) sd between the arrival time of the pooled start and the fit's, signed
     status: np.ndarray  # (V,) uint8, see maps.VoxelStatus
     flow_unit: np.ndarray  # (V,) flow of the voxel's tissue on the average: what the fields are relative to
+    noise_excess: float  # of neighbours over independent voxels, see noise.py
 
 
 def with_tissue(scan: Scan, c: Curves) -> tuple[Scan, Curves, Tissue]:
@@ -52,7 +54,8 @@ def with_tissue(scan: Scan, c: Curves) -> tuple[Scan, Curves, Tissue]:
 
 def fit_spatial(plan: Plan, scan: Scan, tissue: Tissue, level: float, progress: Callable[[float], None] | None = None) -> SpatialFit:
     """All voxels of `plan.c` together; `level` is the model error as for the voxelwise fit."""
-    model = BrainModel(plan, level * plan.equation_unit, tissue)
+    excess = noise_excess(scan, plan.c)
+    model = BrainModel(plan, level * plan.equation_unit, tissue, excess)
     graph = graph_of(scan, plan.c)
     alike = alikeness(tissue.share, graph.first, graph.second)
     start, pooled_att = pooled_start(model, graph, alike)
@@ -67,7 +70,7 @@ def fit_spatial(plan: Plan, scan: Scan, tissue: Tissue, level: float, progress: 
     disagreement = (pooled_att.numpy() - solution.values["att"].numpy()) / np.maximum(
         np.hypot(sd, float(model.att[1] - model.att[0])), 1e-6
     )
-    return SpatialFit(solution, tissue, smooth, foci, disagreement, _status(model, solution), model.flow.numpy())
+    return SpatialFit(solution, tissue, smooth, foci, disagreement, _status(model, solution), model.flow.numpy(), excess)
 
 
 def graph_of(scan: Scan, c: Curves) -> Neighbours:
@@ -92,9 +95,8 @@ def pooled_start(model: BrainModel, graph: Neighbours, alike: Tensor) -> tuple[T
 def as_solution(model: BrainModel, smooth: SmoothFit) -> Solution:
     """Flow and arrival time with their covariance, in the form that every fit returns."""
     fields = smooth.x + smooth.offset
-    flow, att = model.physical(fields)
-    unit = torch.stack([model.flow, torch.ones_like(model.flow)])
-    covariance = (smooth.variance * unit[:, None] * unit[None]).permute(2, 0, 1).double()
+    flow, att, both = model.with_own_flow(fields, smooth.variance)
+    covariance = both.permute(2, 0, 1).double()
     cost = model.linearise(fields)[2]
     finite = torch.isfinite(flow + att + covariance.sum(dim=(1, 2)) + cost)
     status = torch.where(finite, int(Status.CONVERGED), int(Status.NOT_FINITE)).to(torch.uint8)

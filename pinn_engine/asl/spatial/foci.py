@@ -19,7 +19,9 @@ from .balls import Balls
 from .model import BrainModel
 
 RADII = (3.2, 4.6, 6.1, 7.6, 10.0)  # mm
-LIBERAL, MIDDLE, STRICT = 1000.0, 40.0, 5.0  # foci expected: for the maps; for intervals; for the list and the intervals of flow in GM
+MIDDLE, STRICT = 40.0, 5.0  # foci expected: for intervals; for the list and the intervals of flow in GM
+LIBERAL, PER_FOCUS = (30.0, 1000.0), 75.0  # foci expected for the maps: so many for every one that the evidence counts, within a range
+TURNS, TINY = 30, 1e-3  # of counting; the least number that is counted with
 SLAB = (0.5, 0.25)  # sd of the relative change of flow, and of the change of arrival in s
 ALSO_ARRIVAL = 0.5  # probability that the arrival moves too
 APART = 10.5  # mm: centres nearer than this are alternatives to each other
@@ -58,7 +60,8 @@ class FocusSearch:
         """Rounds of scoring at the fit and refitting the smooth part, its strength frozen."""
         offset = np.zeros((2, len(self.supports[0])), np.float32)
         for _ in range(ROUNDS):
-            change, _, _ = self._mix(self._evidence(smooth, offset), LIBERAL)
+            evidence = self._evidence(smooth, offset)
+            change, _, _ = self._mix(evidence, float(np.clip(PER_FOCUS * self.number(evidence), *LIBERAL)))
             change[0], change[1] = change[0].clip(*FLOW_RANGE), change[1].clip(*ARRIVAL_RANGE)
             offset = NEW * change + (1 - NEW) * offset
             smooth = refit(self.model.linearise, smooth, torch.as_tensor(offset), self.settings)
@@ -71,6 +74,25 @@ class FocusSearch:
         mean = strict / sure
         second = (strict_variance + strict**2) / sure
         return smooth, Foci(offset, variance, probability.clip(0, 1), mean, np.sqrt(np.maximum(second - mean**2, 0)))
+
+    def number(self, evidence: list[list[_Evidence]]) -> float:
+        """How many foci the scan's own evidence makes likeliest, by expectation maximisation.
+
+        A brain without foci counts 0 to 6 at the smooth fit and 0 once weak blobs are fitted, so its maps are not roughened by a prior that
+        expects many; a brain with ten counts above 13.
+        """
+        count = MIDDLE
+        for _ in range(TURNS):
+            weights, near = self._weights(evidence, max(count, TINY))
+            count = float((sum(w for row in weights for w in row) / near).sum())
+        return count
+
+    def _weights(self, evidence: list[list[_Evidence]], expected: float) -> tuple[list[list[np.ndarray]], np.ndarray]:
+        """Odds (V,) of every candidate with `expected` foci a brain, and one plus those of all that are alternatives to a centre (V,)."""
+        prior = float(np.log(expected / self.count))
+        weights = [[np.exp(np.minimum(e.log.astype(float) + prior, LARGEST_LOG)) for e in row] for row in evidence]
+        together = np.sum([w for row in weights for w in row], axis=0)
+        return weights, 1 + self.balls.spread(together[:, None], len(RADII))[:, 0].clip(min=0)
 
     def lack_of_fit(self, smooth: SmoothFit) -> np.ndarray:
         """(2, V) variance of what the fit misses at the scale of large balls, by tissue: the data's own check of the intervals.
@@ -132,10 +154,7 @@ class FocusSearch:
 
     def _mix(self, evidence: list[list[_Evidence]], expected: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Mean change (2, V) and variance (2, V) of the mixture with `expected` foci a brain, and each voxel's probability (V,)."""
-        prior = float(np.log(expected / self.count))
-        weights = [[np.exp(np.minimum(e.log.astype(float) + prior, LARGEST_LOG)) for e in row] for row in evidence]
-        together = np.sum([w for row in weights for w in row], axis=0)
-        near = 1 + self.balls.spread(together[:, None], len(RADII))[:, 0].clip(min=0)
+        weights, near = self._weights(evidence, expected)
         mean, second = np.zeros((2, len(near)), np.float32), np.zeros((2, len(near)), np.float32)
         probability = np.zeros(len(near), np.float32)
         for support, row, weight in zip(self.supports, evidence, weights, strict=True):

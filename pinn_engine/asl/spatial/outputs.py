@@ -11,6 +11,7 @@ from ..curves import Curves
 from ..result import ExtraVolume, PerfusionFit
 from .fit import DISAGREES, SpatialFit
 
+TOLD = 1.5  # noise excess above which a note says so
 SURE, SMALLEST = 0.5, 137.0  # probability above which a region is listed; mm3, the smallest ball that is looked for
 COLUMNS = (
     "x_mm",
@@ -54,6 +55,7 @@ def add_spatial(fit: PerfusionFit, c: Curves, joint: SpatialFit) -> PerfusionFit
         "tissue_classes": joint.tissue.origin,
         "prior_strength_cbf_att": [round(float(v), 4) for v in joint.smooth.strength.mean(dim=1)],
         "effective_parameters_cbf_att": [round(float(v), 1) for v in joint.smooth.effective.sum(dim=1)],
+        "noise_excess": round(joint.noise_excess, 2),
         "share_start_disagrees": float(np.mean(np.abs(joint.disagreement) > DISAGREES)),
     }
     return replace(fit, status=status, settings=settings, extras=extras, tables=tables, scan=replace(fit.scan, notes=_notes(fit, joint)))
@@ -90,6 +92,11 @@ def _notes(fit: PerfusionFit, joint: SpatialFit) -> tuple[str, ...]:
         notes.append(
             "Tissue classes, and with them T1, come from M0 and the difference signal (desc-tissue_dseg): check them. A voxel that holds "
             "several tissues is taken as one of them, and its intervals are too narrow; tissue maps (--tissue) tell."
+        )
+    if joint.noise_excess > TOLD:
+        notes.append(
+            f"The noise of neighbouring voxels is correlated (a voxel and its neighbours together hold {joint.noise_excess:.1f} times the "
+            "noise variance of as many independent voxels): the joint fit gives its data that much less weight."
         )
     if not joint.tissue.known:
         notes.append("Grey and white matter could not be told apart, so the joint fit smooths across their border; a T1 map helps.")

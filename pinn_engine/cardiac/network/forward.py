@@ -23,10 +23,13 @@ from .equation import recovery, recovery_rows, voltage_rows
 from .places import Places
 
 SCALE_V, SCALE_U = 2.0, 0.3  # 1/TU: k / 4, and the usual |u_t|: both equations then weigh about the same
-ENOUGH, GOOD, POOR = 0.008, 0.03, 0.15  # rms residual of V's equation, 1/TU: no more bursts; solved; beyond it V is not to be used
+ENOUGH, GOOD, POOR = 0.005, 0.03, 0.15  # rms residual of V's equation, 1/TU: no more bursts; solved; beyond it V is not to be used
 
-
-SMOOTH = 1e-3
+FLOOR = 1e-4  # V ahead of a front, a hundredth of the threshold a: z then bends there over the front's own width, not in a corner
+FAINT = 0.004  # what an error of z counts, in V, where V is 0 or 1
+LAID = 1e-3  # rms misfit of V at which a state is laid well enough
+SMOOTH = 1e-2  # of the front scale squared: weight of L z beside z when a state is laid
+STAGES = ((600, 0.1), (2000, 0.01))  # nodes on which a state is laid, and the share of the misfit a step below which that ends
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,7 @@ class Settings:
     window: float = 2.5  # TU
     points: int = 1600
     warm_up: int = 60  # Adam steps before Gauss-Newton, in the first window
-    bursts: int = 5  # at most; ended where fresh points say that the equations are met
+    bursts: int = 5  # at most; ended where fresh points say that the equations are met, or met well and hardly better than a burst before
     steps: int = 10  # of Gauss-Newton a burst; points are drawn anew between bursts, never within one
     causal: float = 0.02
     chunks: int = 6
@@ -132,7 +135,10 @@ class Laid(StreamedProblem):
     def blocks(self, theta: Tensor, slopes: bool) -> Iterator[Block]:
         done = jets.forward(self.network, theta.to(self.inputs.dtype), self.inputs)
         for k in range(2):
-            for channel, weight in ((VALUE, self.weight[:, k]), (SECOND, torch.full_like(self.weight[:, k], self.smooth))):
+            kinds = [(VALUE, self.weight[:, k])]
+            if self.smooth:
+                kinds.append((SECOND, torch.full_like(self.weight[:, k], self.smooth)))
+            for channel, weight in kinds:
                 row = weight * (done.output[channel, :, k] - (self.target[:, k] if channel == VALUE else 0.0))
                 seeds = torch.zeros_like(done.output)
                 seeds[channel, :, k] = weight
@@ -178,10 +184,9 @@ def solve(
             V.append(torch.sigmoid(out[:, 0]))
             W.append(recovery(out[:, 1], model)[0])
         residual.append(miss)
-        end = window.evaluate(theta, every, torch.full((len(every),), window.span, dtype=dtype))[1][VALUE]
-        start, under = lay_logits(
-            places, network, end.double(), under, smoothing(D, model), generator
-        )  # not the end itself: its roughness would add up
+        if k < count - 1:  # the next starts from a smooth state, not from the end itself: its roughness would add up
+            end = window.evaluate(theta, every, torch.full((len(every),), window.span, dtype=dtype))[1][VALUE]
+            start, under = lay_logits(places, network, end.double(), under, smoothing(D, model), generator)
         if tell:
             tell((k + 1) / count)
     return FieldSolution(torch.stack(V, 1).float().numpy(), torch.stack(W, 1).float().numpy(), times, residual, history)
@@ -191,7 +196,8 @@ def lay(
     places: Places, network: MLP, model: AlievPanfilov, D: float, V0: np.ndarray, W0: np.ndarray | float, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
     """Jets (C, N, 2) of (z, u) for a state given at the nodes, as near to it as a network without flux comes; and its weights."""
-    V = torch.as_tensor(np.asarray(V0, float)).clamp(1e-9, 1.0 - 1e-4)
+    V = torch.as_tensor(np.asarray(V0, float)).clamp(0.0, 1.0 - 1e-4)
+    V = V + FLOOR * (1.0 - V)
     if len(V) != places.nodes:
         raise InputError("V0", "does not fit the places", found=len(V), fix=f"give {places.nodes} values")
     W = torch.as_tensor(np.broadcast_to(np.asarray(W0, float), V.shape).copy())
@@ -200,22 +206,28 @@ def lay(
 
 
 def smoothing(D: float, model: AlievPanfilov) -> float:
-    """Weight of L z beside the values', mm^2: a hundredth of the front scale squared."""
+    """Weight of L z beside the values', mm^2."""
     return SMOOTH * 2.0 * D / model.k
 
 
 def lay_logits(
     places: Places, network: MLP, target: Tensor, theta: Tensor, smooth: float, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """The same for z, u (N, 2), from the weights theta."""
+    """The same for z, u (N, 2), from the weights theta: on a few nodes first, then on more.
+
+    What z errs behind the front costs nothing in V at first, but grows there into a rough V as W rises: hence the weight of L z.
+    """
     dtype = places.jets.dtype
     V = torch.sigmoid(target[:, 0])
-    weight = torch.stack([V * (1.0 - V) + 0.02, torch.full_like(V, 0.2)], dim=1).to(dtype)
-    nodes = torch.randperm(places.nodes, generator=generator)[:2000]
-    laid = Laid(network, places.at(nodes, torch.zeros(len(nodes), 2, dtype=dtype)), target[nodes].to(dtype), weight[nodes], smooth)
-    found = StreamedGaussNewton(steps=40, damping=1e-2, relative=1e-3).solve(laid, theta)
+    weight = torch.stack([V * (1.0 - V) + FAINT, torch.full_like(V, 0.2)], dim=1).to(dtype)
+    order = torch.randperm(places.nodes, generator=generator)
+    for count, gain in STAGES:
+        nodes = order[:count]
+        laid = Laid(network, places.at(nodes, torch.zeros(len(nodes), 2, dtype=dtype)), target[nodes].to(dtype), weight[nodes], smooth)
+        solver = StreamedGaussNewton(steps=40, damping=1e-2, relative=gain, absolute=0.05 * len(nodes) * LAID**2)
+        theta = solver.solve(laid, theta).theta
     every = places.at(torch.arange(places.nodes), torch.zeros(places.nodes, 2, dtype=dtype))
-    return jets.forward(network, found.theta.to(dtype), every).output, found.theta
+    return jets.forward(network, theta.to(dtype), every).output, theta
 
 
 def _laid_on_rates(window: Window, theta: Tensor, generator: torch.Generator) -> Tensor:
@@ -245,13 +257,14 @@ def _solve_window(window: Window, theta: Tensor, s: Settings, generator: torch.G
             more = adaptive_points(window, theta, int(s.adaptive * s.points), generator)
             nodes, time = torch.cat([nodes, more[0]]), torch.cat([time, more[1]])
         weight = causal_weights(window, theta, nodes, time, s.causal, s.chunks) if s.causal and burst < s.bursts - 1 else None
-        found = StreamedGaussNewton(steps=s.steps, damping=1e-3, relative=1e-2).solve(window.at(nodes, time, weight), theta)
+        found = StreamedGaussNewton(steps=s.steps, damping=1e-3, relative=2e-2).solve(window.at(nodes, time, weight), theta)
         theta = found.theta
         track += found.history
         miss = check(window, theta, generator)
+        gained = best is None or miss < 0.8 * best[1]
         if best is None or miss < best[1]:
             best = theta, miss
-        if miss <= ENOUGH:
+        if miss <= ENOUGH or (miss <= GOOD and not gained):
             break
     assert best is not None
     return *best, track

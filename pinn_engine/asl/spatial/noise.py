@@ -1,0 +1,32 @@
+"""How far the noise of neighbouring voxels is one noise: interpolation, motion and physiology make it so, the joint fit must know."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..curves import Curves
+from ..scan import Scan
+from ..weights import same_delay
+from .balls import Balls
+
+
+def noise_excess(scan: Scan, c: Curves) -> float:
+    """Variance of the noise summed over a voxel and its face neighbours, per that of as many independent voxels; 1 without repeats.
+
+    Repeats about their mean are noise alone. The median over volumes: a spoilt one is correlated all over. Larger balls find more, but with
+    their figure the smooth fields get too stiff: the noise of single voxels is then taken for larger than it is. Of three phantoms with
+    noise smoothed over .55 voxels, intervals of GM CBF covered .88, .89 with neighbours, .80, .82 with balls of 10 mm, .87, .87 without;
+    RMSE 4.0, 3.7; 4.5, 4.0; 5.7, 5.0.
+    """
+    member, raw = same_delay(scan), scan.difference[c.voxels]
+    balls = Balls(c.voxels, scan.grid.spacing, (1.01 * float(scan.grid.spacing.max()),))
+    ratio = []
+    for delay in np.unique(member):
+        columns = np.flatnonzero(member == delay)
+        if len(columns) < 2:
+            continue
+        noise = (raw[:, columns] - raw[:, columns].mean(axis=1, keepdims=True)) * (c.scale / c.noise)[:, None]
+        for one in noise.T:
+            both = balls.spread(np.stack([one, one**2], axis=1).astype(np.float32), 0)
+            ratio.append(float(np.square(both[:, 0]).sum() / max(both[:, 1].sum(), 1e-12)))
+    return max(float(np.median(ratio)), 1.0) if ratio else 1.0

@@ -1,0 +1,162 @@
+"""Shares of tissues from M0 and the difference signal, and what the joint fit makes of voxels that hold several."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks.spatial_kinds import mixed
+from pinn_engine import asl
+from pinn_engine.asl.curves import curves
+from pinn_engine.asl.fit import Settings
+from pinn_engine.asl.phantom.brain import GM, WM
+from pinn_engine.asl.plan import Plan
+from pinn_engine.asl.spatial.foci import LIBERAL, PER_FOCUS, FocusSearch
+from pinn_engine.asl.spatial.model import BrainModel
+from pinn_engine.asl.spatial.tissue import Tissue, _rim, by_density, classify
+
+SPACING = 5.0
+
+
+@cache
+def phantom():
+    return mixed(320, SPACING)
+
+
+@cache
+def classes():
+    p, _ = phantom()
+    c = curves(p.scan())
+    return classify(c, p.scan().m0[c.voxels], None, np.stack(c.voxels, axis=1) * SPACING), c.voxels
+
+
+def truth(share: np.ndarray, voxels) -> np.ndarray:
+    return by_density(share[voxels].astype(float), np.array([0.82, 0.70, 1.0]))
+
+
+def test_shares_of_mixed_voxels():
+    """Two thirds of the voxels are mixed; M0 alone, the coil's field unknown. Hard classes erred by .15 (at 4 mm)."""
+    found, voxels = classes()
+    share = phantom()[1]
+    true, rim = truth(share, voxels), _rim(voxels) == 1
+    error = np.abs(found.share - true)[:, 0]
+    assert error[~rim].mean() < 0.07
+    assert error[rim].mean() < 0.25  # cut by the edge of the head: M0 may be anything
+    assert np.corrcoef(found.share[~rim, 0], true[~rim, 0])[0, 1] > 0.93
+    assert np.allclose(found.share.sum(axis=1), 1)
+
+
+def test_doubt_is_where_the_errors_are():
+    found, voxels = classes()
+    error = found.share[:, 0] - truth(phantom()[1], voxels)[:, 0]
+    sd = np.sqrt(found.doubt[:, 0, 0].clip(0))
+    sure = sd < np.median(sd)
+    assert np.sqrt(np.mean(error[~sure] ** 2)) > 1.3 * np.sqrt(np.mean(error[sure] ** 2))
+    assert 0.75 < np.sqrt(np.mean(sd**2) / np.mean(error**2)) < 1.4
+
+
+def test_joint_fit_of_mixed_voxels():
+    """GM and WM as by the largest share. With hard classes GM CBF erred by 6.7 at 4 mm and 42 % of its intervals covered."""
+    p, _ = phantom()
+    fit = asl.fit(p.scan(), spatial=True)
+    cbf = fit.maps["cbf"]
+    for tissue, most in ((GM, 4.5), (WM, 3.5)):
+        where = p.mask & (p.tissue == tissue)
+        off = np.abs(cbf.value - p.cbf)[where]
+        assert np.median(off) < most
+        assert np.mean(off < 1.96 * cbf.std[where]) > 0.82
+
+
+def test_rim():
+    used = np.zeros((7, 6, 3), bool)
+    used[1:6, 1:5] = True
+    voxels = np.nonzero(used)
+    rim = np.zeros(used.shape, int)
+    rim[voxels] = _rim(voxels)
+    used[3, 2] = False  # a hole
+    assert rim[2:5, 2:4].sum() == 0  # first and last slice: nothing is outside
+    holed = np.zeros(used.shape, int)
+    holed[np.nonzero(used)] = _rim(np.nonzero(used))
+    assert holed[2, 2, 1] == holed[3, 3, 0] == 1
+    assert holed[2, 3, 1] == 0
+
+
+def model(doubt: float) -> BrainModel:
+    p = asl.phantom((10, 12, 8), 14.0, 321, snr=100.0)
+    c = curves(p.scan())
+    share = np.tile([0.6, 0.4, 0.0], (len(c), 1))
+    covariance = np.tile(doubt**2 * np.array([[1, -1, 0], [-1, 1, 0], [0, 0, 0]]), (len(c), 1, 1))
+    plan = Plan(c, p.scan(), Settings())
+    out = BrainModel(plan, 0.0, Tissue(share, "maps", covariance))
+    out.set_tissue_means(*out.pooled_scores())
+    return out
+
+
+def test_a_voxels_own_flow_is_integrated_out():
+    """The gradient, the information and the posterior of (m, d, own flow) against dense Gaussian algebra in three voxels."""
+    m = model(0.3)
+    n = len(m.flow)
+    x = torch.stack([torch.linspace(-0.2, 0.2, n), torch.linspace(-0.1, 0.1, n)])
+    residual, by, own = m._rows(x)
+    gradient, information, _ = m.linearise(x)
+    prior = torch.diag(torch.tensor([4.0, 25.0], dtype=torch.float64))
+    for v in (0, n // 2, n - 1):
+        jacobian = torch.stack([b[v] for b in by], dim=1).double()
+        column, sd, r = own.column[v].double(), float(own.sd[v]), residual[v].double()
+        inverse = torch.linalg.inv(torch.eye(len(r)) + sd**2 * torch.outer(column, column))
+        assert torch.allclose(gradient[:, v].double(), jacobian.T @ inverse @ r, rtol=2e-3, atol=1e-3)
+        assert torch.allclose(information[:, :, v].double(), jacobian.T @ inverse @ jacobian, rtol=2e-3, atol=1e-3)
+        whole = torch.cat([jacobian, column[:, None]], dim=1)
+        posterior = torch.linalg.inv(whole.T @ whole + torch.block_diag(prior, torch.tensor([[sd**-2]], dtype=torch.float64)))
+        rows = torch.tensor([[float(m.flow[v]), 0.0, 1.0], [0.0, 1.0, 0.0]], dtype=torch.float64)
+        covariance = torch.linalg.inv(prior + jacobian.T @ inverse @ jacobian)
+        found = m.with_own_flow(x, covariance.float()[:, :, None].expand(2, 2, n))[2][:, :, v]
+        assert torch.allclose(found.double(), rows @ posterior @ rows.T, rtol=5e-3, atol=1e-4)
+
+
+def test_without_doubt_there_is_no_own_flow():
+    m = model(0.0)
+    x = torch.zeros_like(m.flow).expand(2, -1)
+    assert torch.equal(m.with_own_flow(x, torch.zeros(2, 2, len(m.flow)))[0], m.physical(x)[0])
+
+
+def test_arrival_of_a_mixed_voxel_is_mostly_its_grey_matters():
+    """40 % white matter: its signal is much less than 40 % of the voxel's."""
+    p = asl.phantom((24, 30, 19), 6.0, 321, snr=1e5, lesions=False, territories=False)
+    c = curves(p.scan())
+    share = np.eye(3)[p.tissue[c.voxels] - 1]
+    half = share.copy()
+    half[0] = [0.6, 0.4, 0.0]
+    m = BrainModel(Plan(c, p.scan(), Settings()), 0.0, Tissue(half, "maps"))
+    m.set_tissue_means(*m.pooled_scores())
+    pure = [torch.as_tensor(share[1:, k] == 1) for k in (0, 1)]
+    grey, white = (float(m.arrival[1:][k].mean()) for k in pure)
+    flow = [float(m.flow[1:][k].mean()) for k in pure]
+    part = 0.4 * flow[1] / (0.6 * flow[0] + 0.4 * flow[1])
+    assert white > grey + 0.1
+    assert part < 0.25
+    assert float(m.arrival[0]) == pytest.approx(grey + part * (white - grey), abs=1e-3)
+
+
+@pytest.mark.parametrize(("lesions", "low", "high"), [(False, 0.0, 1.0), (True, 5.0, 40.0)])
+def test_how_many_foci_the_evidence_counts(monkeypatch, lesions, low, high):
+    """None where there are none, once weak blobs are fitted; where there are ten, about as many: so many let blobs into the maps."""
+    counted = []
+    number = FocusSearch.number
+    monkeypatch.setattr(FocusSearch, "number", lambda self, evidence: counted.append(number(self, evidence)) or counted[-1])
+    p = asl.phantom((24, 30, 19), 6.0, 322, snr=280.0, lesions=lesions)
+    asl.fit(p.scan(), spatial=True)
+    assert low <= counted[-1] <= high
+    assert LIBERAL[0] < PER_FOCUS * 13 < LIBERAL[1]
+
+
+def test_tissue_maps_are_weighed_by_density():
+    p, share = phantom()
+    scan = replace(p.scan(), tissue=share)
+    fit = asl.fit(scan, spatial=True)
+    where = p.mask & (p.tissue == GM)
+    assert np.median(np.abs(fit.maps["cbf"].value - p.cbf)[where]) < 3.0
