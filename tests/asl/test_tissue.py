@@ -13,8 +13,9 @@ from benchmarks.spatial_kinds import mixed
 from pinn_engine import asl
 from pinn_engine.asl.curves import curves
 from pinn_engine.asl.fit import Settings
-from pinn_engine.asl.phantom.brain import GM, WM
+from pinn_engine.asl.phantom.brain import CSF, GM, WM
 from pinn_engine.asl.plan import Plan
+from pinn_engine.asl.spatial import tissue
 from pinn_engine.asl.spatial.foci import LIBERAL, PER_FOCUS, FocusSearch
 from pinn_engine.asl.spatial.model import BrainModel
 from pinn_engine.asl.spatial.tissue import Tissue, _rim, by_density, classify
@@ -64,8 +65,8 @@ def test_joint_fit_of_mixed_voxels():
     p, _ = phantom()
     fit = asl.fit(p.scan(), spatial=True)
     cbf = fit.maps["cbf"]
-    for tissue, most in ((GM, 4.5), (WM, 3.5)):
-        where = p.mask & (p.tissue == tissue)
+    for kind, most in ((GM, 4.5), (WM, 3.5)):
+        where = p.mask & (p.tissue == kind)
         off = np.abs(cbf.value - p.cbf)[where]
         assert np.median(off) < most
         assert np.mean(off < 1.96 * cbf.std[where]) > 0.82
@@ -160,3 +161,32 @@ def test_tissue_maps_are_weighed_by_density():
     fit = asl.fit(scan, spatial=True)
     where = p.mask & (p.tissue == GM)
     assert np.median(np.abs(fit.maps["cbf"].value - p.cbf)[where]) < 3.0
+
+
+def test_fluid_as_dark_as_white_matter():
+    """By T1 weighting of M0: only its missing signal tells fluid from white matter then."""
+    p = asl.phantom((24, 30, 19), 6.0, 323, snr=280.0, lesions=False)
+    scan = p.scan()
+    c = curves(scan)
+    m0 = np.where(p.tissue == CSF, 0.72 * scan.m0, scan.m0)
+    found = classify(c, m0[c.voxels], None, np.stack(c.voxels, axis=1) * 6.0)
+    kind, true = found.share.argmax(axis=1) + 1, p.tissue[c.voxels]
+    assert found.known
+    assert np.mean(kind[true == GM] == GM) > 0.98
+    assert np.mean(kind[true == WM] == WM) > 0.85
+
+
+def test_repetition_time_of_m0_tells_how_dark_fluid_is():
+    given = []
+
+    def mixture(voxels, density):
+        given.append(density)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tissue, "_mixture", mixture)
+        c = curves(phantom()[0].scan())
+        place = np.stack(c.voxels, axis=1) * SPACING
+        for time in (None, 5.0):
+            classify(c, phantom()[0].scan().m0[c.voxels], None, place, time)
+    assert given[0][2] > given[0][0] > given[0][1]
+    assert given[1][2] == pytest.approx(0.687, abs=0.001)  # 1 - exp(-5 / 4.3)

@@ -44,7 +44,10 @@ def with_tissue(scan: Scan, c: Curves) -> tuple[Scan, Curves, Tissue]:
     """The scan with a T1 of tissue in every voxel, by its class; a T1 map that was given stays."""
     position = np.stack(c.voxels, axis=1) * scan.grid.spacing
     m0 = None if scan.m0 is None else scan.m0[c.voxels]
-    tissue = classify(c, m0, c.t1_tissue, position) if scan.tissue is None else from_maps(scan.tissue[c.voxels])
+    if scan.tissue is None:
+        tissue = classify(c, m0, c.t1_tissue, position, repetition_of_m0(scan))
+    else:
+        tissue = from_maps(scan.tissue[c.voxels])
     if scan.t1_tissue is not None or not tissue.known:
         return scan, c, tissue
     t1 = np.full(scan.mask.shape, scan.acquisition.t1_tissue.number, np.float32)
@@ -71,6 +74,12 @@ def fit_spatial(plan: Plan, scan: Scan, tissue: Tissue, level: float, progress: 
         np.hypot(sd, float(model.att[1] - model.att[0])), 1e-6
     )
     return SpatialFit(solution, tissue, smooth, foci, disagreement, _status(model, solution), model.flow.numpy(), excess)
+
+
+def repetition_of_m0(scan: Scan) -> float | None:
+    """s; None where it is not known, or the image is relaxed."""
+    time = scan.acquisition.origins.get("m0_repetition_time")
+    return None if time is None or time.value is None else time.number
 
 
 def graph_of(scan: Scan, c: Curves) -> Neighbours:

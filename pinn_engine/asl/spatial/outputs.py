@@ -90,8 +90,8 @@ def _notes(fit: PerfusionFit, joint: SpatialFit) -> tuple[str, ...]:
     notes = list(fit.scan.notes)
     if joint.tissue.origin.startswith("M0"):
         notes.append(
-            "Tissue classes, and with them T1, come from M0 and the difference signal (desc-tissue_dseg): check them. A voxel that holds "
-            "several tissues is taken as one of them, and its intervals are too narrow; tissue maps (--tissue) tell."
+            "Shares of tissue, and with them T1, come from M0 and the difference signal (desc-tissue_dseg shows the largest): check them. "
+            "Tissue maps of an anatomical image (--tissue) are surer."
         )
     if joint.noise_excess > TOLD:
         notes.append(

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy import ndimage
+from scipy.special import logsumexp
 
 from ..curves import Curves
 
@@ -44,14 +45,16 @@ class Tissue:
         return grey * (T1[1] / T1[0] + (1 - T1[1] / T1[0]) * np.round(share * (levels - 1)) / (levels - 1))
 
 
-def classify(c: Curves, m0: np.ndarray | None, t1: np.ndarray | None, position: np.ndarray) -> Tissue:
-    """`m0` (V,), `t1` (V,) s or None; `position` (V, 3) mm."""
+def classify(c: Curves, m0: np.ndarray | None, t1: np.ndarray | None, position: np.ndarray, repetition: float | None = None) -> Tissue:
+    """`m0` (V,), `t1` (V,) s or None; `position` (V, 3) mm; `repetition` time of the M0 image in s, None = relaxed."""
     if t1 is not None:
         distance = (np.log(np.maximum(t1, 0.05))[:, None] - np.log(T1)) / LOG_T1_WIDTH
         return Tissue(_normalised(-0.5 * distance**2), "T1 map")
     if m0 is None or np.std(np.log(m0)) < 1e-3:
         return one_class(len(c))
-    found = _mixture(_Voxels(np.log(m0.astype(float)), *_signal(c), _cubic(position), _rim(c.voxels)))
+    relaxed = 1.0 if repetition is None else 1 - np.exp(-repetition / np.array(T1))  # at 5 s fluid is as dark as white matter
+    voxels = _Voxels(np.log(m0.astype(float)), *_signal(c), _cubic(position), _rim(c.voxels))
+    found = _mixture(voxels, np.array(DENSITY) * relaxed)
     return one_class(len(c)) if found is None else Tissue(found[0], "M0 and difference signal", found[1])
 
 
@@ -143,13 +146,17 @@ class _Mixture:
         """(K, 3) KINDS as shares of M0."""
         return by_density(KINDS, self.density)
 
-    def belongs(self, v: _Voxels) -> np.ndarray:
-        """(V, K) probabilities of KINDS."""
+    def log_joint(self, v: _Voxels) -> np.ndarray:
+        """(V, K) of kind and data."""
         off = ((v.log_m0 - v.terms @ self.field)[:, None] - np.log(KINDS @ self.density)) / self.spread
         log = np.log(self.prior / np.bincount(FAMILY))[v.rim][:, FAMILY]
         log += np.where(ODD, -np.log(ODD_WIDTH), -0.5 * off**2 - np.log(ROOT_2PI * self.spread))
         total = (self.kinds @ self.flow_sd) ** 2 + v.variance[:, None]
-        return _normalised(log - 0.5 * np.log(total) - 0.5 * (v.signal[:, None] - self.kinds @ self.flow) ** 2 / total)
+        return log - 0.5 * np.log(total) - 0.5 * (v.signal[:, None] - self.kinds @ self.flow) ** 2 / total
+
+    def belongs(self, v: _Voxels) -> np.ndarray:
+        """(V, K) probabilities of KINDS."""
+        return _normalised(self.log_joint(v))
 
     def shares(self, v: _Voxels) -> tuple[np.ndarray, np.ndarray]:
         """Expected shares (V, 3) and their covariance (V, 3, 3)."""
@@ -162,20 +169,30 @@ class _Mixture:
         return share, DOUBT * (np.concatenate(square).reshape(-1, 3, 3) - np.einsum("vi,vj->vij", share, share).astype(np.float32))
 
 
-def _mixture(voxels: _Voxels) -> tuple[np.ndarray, np.ndarray] | None:
-    """Shares (V, 3) and covariance (V, 3, 3) by expectation maximisation on some voxels; None where no two tissues come apart."""
+def _mixture(voxels: _Voxels, density: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+    """Shares (V, 3) and covariance (V, 3, 3) by expectation maximisation on some voxels, from M0 of the tissues as `density` (3,).
+
+    Fluid may be as dark as white matter (by a short repetition time, by T1 weighting): the likelier of two starts counts. None where no two
+    tissues come apart.
+    """
     v = voxels.take(slice(None, None, max(len(voxels.signal) // SAMPLE, 1)))
+    found = [_converged(v, start / density[0]) for start in (density, density[[0, 1, 1]])]
+    for m in sorted(found, key=lambda m: -logsumexp(m.log_joint(v), axis=1).mean()):
+        share, doubt = m.shares(voxels)
+        if share[:, :2].mean(axis=0).min() > LEAST_SHARE and m.flow[0] > LEAST_CONTRAST * m.flow[1] > 0:
+            return share, doubt
+    return None
+
+
+def _converged(v: _Voxels, density: np.ndarray) -> _Mixture:
     high = np.percentile(v.signal, 75)
-    start = np.zeros(v.terms.shape[1])
-    start[0] = np.median(v.log_m0)
-    density, flow_sd = np.array(DENSITY) / DENSITY[0], np.array([0.3, 0.15, 0.1]) * abs(high)
-    m = _Mixture(density, 0.07, np.array([1.0, 0.4, 0.0]) * high, flow_sd, np.full((2, FAMILIES), 1 / FAMILIES), start)
+    field = np.zeros(v.terms.shape[1])
+    field[0] = np.median(v.log_m0)
+    flow_sd = np.array([0.3, 0.15, 0.1]) * abs(high)
+    m = _Mixture(density, 0.07, np.array([1.0, 0.4, 0.0]) * high, flow_sd, np.full((2, FAMILIES), 1 / FAMILIES), field)
     for turn in range(ROUNDS):
         _improve(m, m.belongs(v), v, densities=turn >= 5, high=high)  # first the field, then the densities
-    share, doubt = m.shares(voxels)
-    if not (share[:, :2].mean(axis=0).min() > LEAST_SHARE and m.flow[0] > LEAST_CONTRAST * m.flow[1] > 0):
-        return None
-    return share, doubt
+    return m
 
 
 def _improve(m: _Mixture, belongs: np.ndarray, v: _Voxels, densities: bool, high: float) -> None:
