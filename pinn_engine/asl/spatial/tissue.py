@@ -13,7 +13,7 @@ from ..curves import Curves
 T1 = (1.33, 0.83, 4.3)  # s at 3 T: grey matter, white matter (doi:10.1002/(SICI)1522-2586(199904)9:4<531::AID-JMRI4>3.0.CO;2-L), fluid
 DENSITY = (0.82, 0.70, 1.0)  # M0 relative to water
 LOG_T1_WIDTH = 0.12
-ROUNDS, SAMPLE = 30, 8000  # turns of the mixture, voxels that it is learnt from
+ROUNDS, PURE_ROUNDS, SAMPLE = 30, 12, 8000  # turns of the mixture, and before them without mixed voxels; voxels that it is learnt from
 LEAST_SHARE = 0.03  # a class smaller than this has not been found
 LEAST_CONTRAST = 1.4  # of grey over white signal
 MIXED, PAIRS = 7, ((0, 1), (0, 2), (1, 2))  # steps of a voxel's share of the first of two tissues, and which two
@@ -172,11 +172,12 @@ class _Mixture:
 def _mixture(voxels: _Voxels, density: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
     """Shares (V, 3) and covariance (V, 3, 3) by expectation maximisation on some voxels, from M0 of the tissues as `density` (3,).
 
-    Fluid may be as dark as white matter (by a short repetition time, by T1 weighting): the likelier of two starts counts. None where no two
-    tissues come apart.
+    The likeliest of three starts counts: fluid may be as dark as white matter (by a short repetition time, by T1 weighting), and a mixture
+    may stand in for white matter, which then goes astray, unless at first no voxel is mixed. None where no two tissues come apart.
     """
     v = voxels.take(slice(None, None, max(len(voxels.signal) // SAMPLE, 1)))
-    found = [_converged(v, start / density[0]) for start in (density, density[[0, 1, 1]])]
+    bright, dark = density / density[0], density[[0, 1, 1]] / density[0]
+    found = [_converged(v, start, rounds) for start, rounds in ((bright, 0), (bright, PURE_ROUNDS), (dark, PURE_ROUNDS))]
     for m in sorted(found, key=lambda m: -logsumexp(m.log_joint(v), axis=1).mean()):
         share, doubt = m.shares(voxels)
         if share[:, :2].mean(axis=0).min() > LEAST_SHARE and m.flow[0] > LEAST_CONTRAST * m.flow[1] > 0:
@@ -184,14 +185,19 @@ def _mixture(voxels: _Voxels, density: np.ndarray) -> tuple[np.ndarray, np.ndarr
     return None
 
 
-def _converged(v: _Voxels, density: np.ndarray) -> _Mixture:
+def _converged(v: _Voxels, density: np.ndarray, pure_rounds: int) -> _Mixture:
+    """From one start; no voxel is mixed in the first rounds."""
     high = np.percentile(v.signal, 75)
     field = np.zeros(v.terms.shape[1])
     field[0] = np.median(v.log_m0)
     flow_sd = np.array([0.3, 0.15, 0.1]) * abs(high)
     m = _Mixture(density, 0.07, np.array([1.0, 0.4, 0.0]) * high, flow_sd, np.full((2, FAMILIES), 1 / FAMILIES), field)
-    for turn in range(ROUNDS):
+    for turn in range(pure_rounds + ROUNDS):
         _improve(m, m.belongs(v), v, densities=turn >= 5, high=high)  # first the field, then the densities
+        if turn < pure_rounds:
+            m.prior[:, 3:6] = 1e-6
+        elif turn == pure_rounds > 0:
+            m.prior[:] = 1 / FAMILIES
     return m
 
 
