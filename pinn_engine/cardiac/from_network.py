@@ -1,24 +1,31 @@
-"""`fit` by field networks, for any number of beats: the numbers D (a, b), V and W by field networks, D then refined by the simulator."""
+"""`fit` by field networks, for any number of beats: the numbers D (a, b), V and W by field networks, D then refined by the simulator.
+
+Noise in a fitted field draws D down; a run has none. So the networks give what a simulator cannot know, V and the hidden W at the first
+frame, and `fit_state` begins there, that state free.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, replace
 
 import numpy as np
 import torch
+from scipy.spatial import cKDTree
 
 from ..errors import InputError
+from .cycles import Guess
 from .fit import PLANE, Progress, given_parameters, number_maps
 from .model import AlievPanfilov
 from .network.inverse import FieldFit, Settings, fit_fields
 from .network.places import Places, box, mesh_modes
-from .network.refine import refine
 from .network.windows import Observed
-from .numbers import speed_sd
+from .numbers import speed_sd, with_floor
 from .read import HeartData
 from .result import HeartFit, NodeStatus, Parameter
+from .state_fit import StateFit, fit_state
 
-REFINED_NODES = 20_000  # the simulator runs on the input's own nodes up to here
+AGREES = 1.5  # times the networks' noise: runs that miss the data by more do not speak for their D
 WINDOW_MIN, SPREAD = 1.0, 0.1
 
 
@@ -71,18 +78,28 @@ def fit_network(
         tell=lambda done, about: tell("fit", 0.8 * done),
     )
     values, std, notes = found.values, found.std, []
-    tissue = data.whole if data.grid is not None else data.mesh
-    if len(tissue.points) <= REFINED_NODES:
-        V0, W0 = (x[:, 0] for x in found.fields(data.times[:1]))
-        since = data.times[frame] - data.times[0]
-        better, spread, rms = refine(tissue, V0, W0, place[node], since, data.V[seen], found.values["D"], found.model, unknown)
-        if rms < 1.5 * found.noise:
-            notes.append(f"D from the networks alone: {_out(data, found.values['D']):.4g} {data.unit.diffusivity}; then refined by runs")
-            values, std = better, {n: float(np.hypot(s, std[n])) for n, s in spread.items()}
-        else:
-            notes.append(f"runs from the fitted state miss the data (rms {rms:.3g}): the numbers are the networks' own")
+    runs = refined(data, found, unknown, noise, lambda done: tell("refine", 0.8 + 0.2 * done))
+    if runs.noise < AGREES * found.noise and runs.frames == len(data.times):
+        notes.append(f"D from the networks alone: {_out(data, found.values['D']):.4g} {data.unit.diffusivity}; then refined by runs")
+        values = {name: float(value[0]) for name, value in runs.solution.values.items()}
+        sd = np.sqrt(np.diag(with_floor(runs.solution.covariance[0].numpy(), unknown, runs.D)))
+        std = dict(zip(unknown, sd.tolist(), strict=True))
+    else:
+        notes.append(f"runs from the fitted state miss the data (rms {runs.noise:.3g}): the numbers are the networks' own")
     fitted = replace(found.model, **{n: values[n] for n in unknown if n != "D"})
     return _heart_fit(data, found, fitted, values, std, place, unknown, notes)
+
+
+def refined(data: HeartData, found: FieldFit, names: tuple[str, ...], noise: float | None, tell: Callable[[float], None]) -> StateFit:
+    """The state and numbers of the networks, fitted once more by runs on the fitted mesh."""
+    assert data.times is not None
+    V0, W0 = (x[:, 0] for x in found.fields(data.times[:1]))
+    if data.grid is not None:  # the networks live on all nodes, the runs on the coarser grid
+        _, nearest = cKDTree(data.whole.points).query(data.mesh.points)
+        V0, W0 = V0[nearest], W0[nearest]
+    begin = Guess(V0.astype(float), W0.astype(float), np.zeros(len(V0)), float("nan"), found.noise**2, found.values["D"])
+    sd = noise or found.noise
+    return fit_state(data.mesh, data.samples(sd), data.times, found.model, names, sd=noise, begin=begin, progress=tell)
 
 
 def _first_D(data: HeartData, model: AlievPanfilov) -> float:

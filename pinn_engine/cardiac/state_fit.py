@@ -20,7 +20,7 @@ from ..core.solution import Solution, Status, identifiability
 from ..core.sparse_linear import factorise
 from ..errors import InputError
 from ..files.mesh import Mesh
-from .cycles import guess
+from .cycles import Guess, guess
 from .fem import Diffusion, Elements, Stiffness, elements, stiffness, tensors
 from .mapfit import Samples
 from .model import AlievPanfilov
@@ -254,13 +254,17 @@ def fit_state(
     *,
     shape: Diffusion | None = None,
     sd: float | None = None,
+    begin: Guess | None = None,
     progress: Progress | None = None,
 ) -> StateFit:
-    """Samples of V at even `times` (F,) TU on `mesh`. `shape`: fibres with D = 1 along them; `sd` of V, None = estimated."""
+    """Samples of V at even `times` (F,) TU on `mesh`. `shape`: fibres with D = 1 along them; `sd` of V, None = estimated.
+
+    `begin`: the state and D to start from, None = by the phases of the best cycle.
+    """
     tell = progress or (lambda done: None)
     element = elements(mesh)
     operator = stiffness(element, tensors(element, shape or Diffusion(1.0), mesh.fibres))
-    first = guess(element, data, times[times - times[0] <= 20.0], mesh.points, model)
+    first = begin or guess(element, data, times[times - times[0] <= 20.0], mesh.points, model)
     prior = Prior(torch.from_numpy(np.stack([first.V, first.W])), _fields(element, first.D, model), first.D, model, names)
     theta = torch.zeros(2 * prior.nodes + len(names), dtype=torch.float64)
     level = sd if sd is not None else first.misfit**0.5

@@ -7,12 +7,15 @@ import pytest
 import torch
 
 from pinn_engine.cardiac import protocols, shapes
+from pinn_engine.cardiac.cycles import Guess
+from pinn_engine.cardiac.mapfit import Samples
 from pinn_engine.cardiac.model import AlievPanfilov
 from pinn_engine.cardiac.network.inverse import Settings, fit_fields
 from pinn_engine.cardiac.network.places import box, mesh_modes
-from pinn_engine.cardiac.network.refine import refine
 from pinn_engine.cardiac.network.windows import InverseProblem, Observed, Points, Windows
+from pinn_engine.cardiac.numbers import with_floor
 from pinn_engine.cardiac.simulate import simulate
+from pinn_engine.cardiac.state_fit import fit_state
 from pinn_engine.cli import main
 from pinn_engine.core import MLP
 from pinn_engine.files.movie import write_movie
@@ -51,13 +54,18 @@ def test_D_comes_back_from_twice_off_and_the_fields_with_it(strip):
     assert abs(np.log(weak.values["D"] / D)) > 2 * abs(np.log(found.values["D"] / D))  # without the equations D is anything
 
 
-def test_runs_from_the_state_refine_D(strip):
+def test_runs_from_the_networks_state_refine_D(strip):
+    """From a state as networks leave it (late by half a front, W a fifth too small) and a D 30 % low."""
     _, data, _, run, mesh, along = strip
-    node, time, value = along[data.node.numpy()], data.time.numpy(), data.value.numpy()
-    values, std, rms = refine(mesh, run.V[:, 0], run.W[:, 0], node, time, value, 0.07, MODEL)
-    assert values["D"] == pytest.approx(D, rel=0.04)
-    assert abs(values["D"] - D) < 3 * std["D"] + 0.002
-    assert rms == pytest.approx(0.05, rel=0.1)
+    node, column = along[data.node.numpy()], data.time
+    one = torch.ones(len(node), dtype=torch.float64)
+    samples = Samples(torch.arange(len(node)), torch.as_tensor(node), one, data.value.double(), 0.05 * one, column.double())
+    V0, W0 = np.clip(run.V[:, 0] - 0.05, 0.0, 1.0).astype(float), 0.8 * run.W[:, 0].astype(float)
+    begin = Guess(V0, W0, np.zeros(len(V0)), np.nan, 0.05**2, 0.07)
+    found = fit_state(mesh, samples, run.times, MODEL, sd=0.05, begin=begin)
+    assert pytest.approx(D, rel=0.05) == found.D
+    assert abs(found.D - D) < 3 * with_floor(found.solution.covariance[0].numpy(), ("D",), found.D)[0, 0] ** 0.5
+    assert found.noise == pytest.approx(0.05, rel=0.1)
 
 
 def test_rows_know_their_slopes():
