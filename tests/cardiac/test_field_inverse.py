@@ -116,3 +116,18 @@ def test_the_door(tmp_path, monkeypatch, capsys):
         assert (tmp_path / "o" / f"x_desc-fit_{name}.nii.gz").exists()
     assert main([*call, "--map", "D"]) == 2
     assert "not a map of D" in capsys.readouterr().err
+
+
+def test_uneven_frames_are_not_refined_and_it_is_said(monkeypatch):
+    from pinn_engine.cardiac import from_network
+    from pinn_engine.cardiac.read import from_mesh
+    from pinn_engine.cardiac.units import TimeUnit
+
+    mesh, _ = shapes.rectangle((2.4, 1.2), 0.2)
+    run = simulate(mesh, D, protocols.planar(mesh, MODEL, D), duration=5.0, frame_step=0.25)
+    frames = [0, 1, 3, 4, 7, 8, 12, 15, 20]
+    data = from_mesh(mesh, TimeUnit("tu"), V=run.V[:, frames].astype(float), times=run.times[frames])
+    quick = Settings(width=6, window=3.0, strengths=(1.0, 100.0), steps=4, points=300, warm_up=30)
+    found = from_network.fit_network(data, MODEL, ("D",), 0.05, 0, lambda stage, done: None, settings=quick)
+    assert found.parameters["D"].value > 0
+    assert any("not evenly spaced" in note for note in found.notes)
