@@ -25,7 +25,7 @@ from .presets import preset_of, t1b_prior, unknowns
 from .problems import FlowProblem
 from .result import ParameterMap, PerfusionFit
 from .scan import Scan
-from .spatial.fit import fit_spatial, with_tissue
+from .spatial.fit import fit_spatial, tissue_of, with_tissue
 from .spatial.outputs import add_spatial
 from .spatial.tissue import classify
 from .subject.fit import fit_subject
@@ -95,6 +95,7 @@ def fit(
     together = spatial and _can_be_spatial(settings, scan, notes)
     tissue = None
     if together or scan.tissue is not None:
+        c = measured_noise(Plan(c, scan, settings))  # classes need it; without repeats it comes from residuals
         scan, c, classes = with_tissue(scan, c)
         tissue = classes if together else None
     plan = Plan(c, scan, settings)
@@ -103,9 +104,7 @@ def fit(
     if method == "pinn":
         level = max(model_error_by_evidence(plan), LEAST_MODEL_ERROR) if model_error is None else model_error
     if "abv" in settings.unknown and scan.m0 is not None:
-        share = (
-            tissue.share if tissue else classify(c, scan.m0[c.voxels], c.t1_tissue, np.stack(c.voxels, axis=1) * scan.grid.spacing).share
-        )
+        share = (tissue or tissue_of(scan, c)).share
         plan.arterial = ArterialSearch(plan, scan.mask.shape, scan.grid.spacing, share).prior()
     if tissue is None:
         return report_weights(_result(scan, plan, solve(plan, level, progress), level, notes), weights)
@@ -126,6 +125,7 @@ def _subject(scan: Scan, c: Curves, settings: Settings, spatial: bool, notes: li
     told = (lambda done: progress("fit", done)) if progress else None
     tissue = None
     if spatial and len(c) > LARGE:
+        c = measured_noise(Plan(c, scan, settings))
         scan, c, tissue = with_tissue(scan, c)
     plan = Plan(c, scan, settings)
     plan.c = measured_noise(plan)

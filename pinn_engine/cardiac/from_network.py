@@ -13,16 +13,17 @@ import numpy as np
 import torch
 from scipy.spatial import cKDTree
 
+from ..core import Status
 from ..errors import InputError
 from .cycles import Guess
-from .fit import PLANE, Progress, given_parameters, number_maps
+from .fit import PLANE, Progress, fitted_numbers, given_parameters, number_maps
 from .model import AlievPanfilov
 from .network.inverse import FieldFit, Settings, fit_fields
 from .network.places import Places, box, mesh_modes
 from .network.windows import Observed
-from .numbers import speed_sd, with_floor
+from .numbers import speed_sd
 from .read import HeartData
-from .result import HeartFit, NodeStatus, Parameter
+from .result import HeartFit, NodeMap, NodeStatus, Parameter
 from .state_fit import StateFit, fit_state
 
 UNEVEN = 1e-3  # of the frames' spacing
@@ -78,36 +79,43 @@ def fit_network(
         settings=settings or Settings(seed=seed),
         tell=lambda done, about: tell("fit", 0.8 * done),
     )
-    values, std, notes = found.values, found.std, []
     runs = refined(data, found, unknown, noise, lambda done: tell("refine", 0.8 + 0.2 * done))
-    if runs is None:
-        notes.append("frames are not evenly spaced, so no runs refine the numbers: they are the networks' own, D often 10 to 20 % low")
-    elif runs.noise < AGREES * found.noise and runs.frames == len(data.times):
-        notes.append(f"D from the networks alone: {_out(data, found.values['D']):.4g} {data.unit.diffusivity}; then refined by runs")
-        values = {name: float(value[0]) for name, value in runs.solution.values.items()}
-        sd = np.sqrt(np.diag(with_floor(runs.solution.covariance[0].numpy(), unknown, runs.D)))
-        std = dict(zip(unknown, sd.tolist(), strict=True))
-    else:
-        notes.append(f"runs from the fitted state miss the data (rms {runs.noise:.3g}): the numbers are the networks' own")
-    fitted = replace(found.model, **{n: values[n] for n in unknown if n != "D"})
-    return _heart_fit(data, found, fitted, values, std, place, unknown, notes)
+    if isinstance(runs, str):
+        note = f"{runs}: the numbers are the networks' own, D often 10 to 20 % low"
+        return _heart_fit(data, found, found.model, _own_numbers(data, found, unknown), place, note)
+    parameters, table, maps = fitted_numbers(data, runs.solution, runs.model, unknown, runs.V)
+    for name in unknown:
+        about = parameters[name].status.replace("fitted:", "fitted by field networks, then by runs:")
+        parameters[name] = replace(parameters[name], status=about)
+    note = (
+        f"D from the networks alone: {float(data.unit.rate_from_tu(found.values['D'])):.4g} {data.unit.diffusivity}; then refined by runs"
+    )
+    return _heart_fit(data, found, runs.model, (parameters, table, maps), place, note)
 
 
-def refined(
-    data: HeartData, found: FieldFit, names: tuple[str, ...], noise: float | None, tell: Callable[[float], None]
-) -> StateFit | None:
-    """The state and numbers of the networks, fitted once more by runs on the fitted mesh; None where frames are not even."""
+def refined(data: HeartData, found: FieldFit, names: tuple[str, ...], noise: float | None, tell: Callable[[float], None]) -> StateFit | str:
+    """The state and numbers of the networks, fitted once more by runs on the fitted mesh; or why not."""
     assert data.times is not None
     gaps = np.diff(data.times)
     if np.ptp(gaps) > UNEVEN * gaps.mean():
-        return None
+        return "frames are not evenly spaced, so no runs refine the numbers"
     V0, W0 = (x[:, 0] for x in found.fields(data.times[:1]))
     if data.grid is not None:  # the networks live on all nodes, the runs on the coarser grid
         _, nearest = cKDTree(data.whole.points).query(data.mesh.points)
         V0, W0 = V0[nearest], W0[nearest]
     begin = Guess(V0.astype(float), W0.astype(float), np.zeros(len(V0)), float("nan"), found.noise**2, found.values["D"])
     sd = noise or found.noise
-    return fit_state(data.mesh, data.samples(sd), data.times, found.model, names, sd=noise, begin=begin, progress=tell)
+    try:
+        runs = fit_state(data.mesh, data.samples(sd), data.times, found.model, names, sd=noise, begin=begin, progress=tell)
+    except InputError as error:  # the networks' state is outside what a run can start from
+        return f"no run can begin in the networks' state ({error})"
+    if runs.frames < len(data.times):
+        return f"runs from the networks' state explain only {runs.frames} of {len(data.times)} frames"
+    if runs.noise > AGREES * found.noise:
+        return f"runs from the networks' state miss the data (rms {runs.noise:.3g})"
+    if int(runs.solution.status[0]) == Status.AT_BOUND:
+        return "runs from the networks' state end at the largest D that they try"
+    return runs
 
 
 def _first_D(data: HeartData, model: AlievPanfilov) -> float:
@@ -117,39 +125,29 @@ def _first_D(data: HeartData, model: AlievPanfilov) -> float:
     return float(model.diffusivity(0.7 * reach / float(np.ptp(data.times))))
 
 
-def _out(data: HeartData, D: float) -> float:
-    return float(data.unit.rate_from_tu(D))
+FoundNumbers = tuple[dict[str, Parameter], dict[str, dict[str, float]], dict[str, NodeMap]]
 
 
-def _heart_fit(
-    data: HeartData,
-    found: FieldFit,
-    model: AlievPanfilov,
-    values: dict[str, float],
-    std: dict[str, float],
-    place: np.ndarray,
-    unknown: tuple[str, ...],
-    notes: list[str],
-) -> HeartFit:
+def _own_numbers(data: HeartData, found: FieldFit, names: tuple[str, ...]) -> FoundNumbers:
+    """Parameters, their correlations and the maps by the networks alone."""
+    parameters = {}
+    for name in names:
+        factor, unit = (float(data.unit.rate_from_tu(1.0)), data.unit.diffusivity) if name == "D" else (1.0, "1")
+        parameters[name] = Parameter(found.values[name] * factor, found.std[name] * factor, unit, "fitted by field networks")
+    spread = np.array([found.std[name] for name in names])
+    relative = speed_sd(found.model, found.values["D"], names, found.correlation * np.outer(spread, spread))
+    table = {i: {j: float(found.correlation[m, n]) for n, j in enumerate(names)} for m, i in enumerate(names)}
+    given = given_parameters(found.model, [name for name in ("a", "b", "k") if name not in names])
+    return parameters | given, table, number_maps(data, parameters["D"], found.model, relative)
+
+
+def _heart_fit(data: HeartData, found: FieldFit, model: AlievPanfilov, numbers: FoundNumbers, place: np.ndarray, note: str) -> HeartFit:
     assert data.V is not None
     assert data.times is not None
+    parameters, table, maps = numbers
     on = (place >= 0)[:, None]
     V, W = (np.where(on, x[np.maximum(place, 0)], 0.0).astype(np.float32) for x in found.fields(data.times))
-    parameters = {
-        name: Parameter(
-            _out(data, values[name]) if name == "D" else values[name],
-            _out(data, std[name]) if name == "D" else std[name],
-            data.unit.diffusivity if name == "D" else "1",
-            "fitted by field networks",
-        )
-        for name in unknown
-    }
-    parameters |= given_parameters(model, [n for n in ("a", "b", "k") if n not in unknown])
-    spread = np.array([std[n] for n in unknown])
-    relative = speed_sd(model, values["D"], unknown, found.correlation * np.outer(spread, spread))
-    maps = number_maps(data, parameters["D"], model, relative)
     status = np.where(on[:, 0], int(NodeStatus.FITTED), int(NodeStatus.OUTSIDE)).astype(np.uint8)
-    table = {i: {j: float(found.correlation[m, n]) for n, j in enumerate(unknown)} for m, i in enumerate(unknown)}
     windows = found.windows
     settings = {
         "physics": "Aliev-Panfilov, field networks of V and W",
@@ -174,5 +172,5 @@ def _heart_fit(
         ((V - data.V) / found.noise)[seen],
         convergence=[stage["held_out"] for stage in found.stages],
         settings=settings,
-        notes=("Fitted by field networks: V(x, t) and W(x, t), since tissue may fire more than once.", *notes),
+        notes=("Fitted by field networks: V(x, t) and W(x, t), since tissue may fire more than once.", note),
     )

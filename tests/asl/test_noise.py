@@ -43,6 +43,8 @@ def test_excess_of_a_moving_average_is_what_its_correlations_add_up_to():
     """A mean of two voxels along x: neighbours there correlate by 1/2, so seven voxels with two such pairs have 1 + 2/7."""
     scan = blurred(lambda x: uniform_filter(x, (2, 1, 1), mode="wrap")).scan()
     assert noise_excess(scan, curves(scan)) == pytest.approx(1 + 2 / 7, abs=0.03)
+    flat = replace(scan, grid=replace(scan.grid, affine=np.diag([3.0, 3.0, 8.0, 1.0])))  # faces, whatever the voxels' shape
+    assert noise_excess(flat, curves(flat)) == pytest.approx(1 + 2 / 7, abs=0.03)
 
 
 def test_without_repeats_nothing_is_known():
@@ -63,5 +65,5 @@ def test_correlated_noise_is_not_taken_for_structure(monkeypatch):
     assert all(a < 0.9 * b for a, b in zip(error(knows), error(blind), strict=True))
     assert any("correlated" in note for note in knows.scan.notes)
     assert not any("correlated" in note for note in blind.scan.notes)
-    cbf = knows.maps["cbf"]
-    assert np.mean((np.abs(cbf.value - p.cbf) < 1.96 * cbf.std)[where]) > 0.86
+    covers = [np.mean((np.abs(f.maps["cbf"].value - p.cbf) < 1.96 * f.maps["cbf"].std)[where]) for f in (knows, blind)]
+    assert covers[0] > max(covers[1] - 0.02, 0.8)

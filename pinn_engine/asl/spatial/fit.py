@@ -40,14 +40,17 @@ class SpatialFit:
     noise_excess: float  # of neighbours over independent voxels, see noise.py
 
 
+def tissue_of(scan: Scan, c: Curves) -> Tissue:
+    """By tissue maps, else a T1 map, else M0 and the signal."""
+    if scan.tissue is not None:
+        return from_maps(scan.tissue[c.voxels], repetition_of_m0(scan))
+    position = np.stack(c.voxels, axis=1) * scan.grid.spacing
+    return classify(c, None if scan.m0 is None else scan.m0[c.voxels], c.t1_tissue, position, repetition_of_m0(scan))
+
+
 def with_tissue(scan: Scan, c: Curves) -> tuple[Scan, Curves, Tissue]:
     """The scan with a T1 of tissue in every voxel, by its class; a T1 map that was given stays."""
-    position = np.stack(c.voxels, axis=1) * scan.grid.spacing
-    m0 = None if scan.m0 is None else scan.m0[c.voxels]
-    if scan.tissue is None:
-        tissue = classify(c, m0, c.t1_tissue, position, repetition_of_m0(scan))
-    else:
-        tissue = from_maps(scan.tissue[c.voxels])
+    tissue = tissue_of(scan, c)
     if scan.t1_tissue is not None or not tissue.known:
         return scan, c, tissue
     t1 = np.full(scan.mask.shape, scan.acquisition.t1_tissue.number, np.float32)

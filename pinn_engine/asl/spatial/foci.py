@@ -1,8 +1,8 @@
 """Focal lesions that a smooth field cannot hold: a mixture over balls of altered flow and arrival, weighed by evidence.
 
 Every centre and radius is a candidate; its evidence is a closed form at the smooth fit, the smooth field marginalised. A liberal
-prior (many foci expected) makes the maps keep what may be there; a strict one makes the list of findings. Never the other way round:
-on a brain without foci the liberal map shows a few dozen weak blobs.
+prior (many foci for each one that is seen) makes the maps keep what may be there; a strict one makes the list of findings. Never the other
+way round: the liberal map shows a few dozen weak blobs that are none.
 """
 
 from __future__ import annotations

@@ -14,12 +14,10 @@ def noise_excess(scan: Scan, c: Curves) -> float:
     """Variance of the noise summed over a voxel and its face neighbours, per that of as many independent voxels; 1 without repeats.
 
     Repeats about their mean are noise alone. The median over volumes: a spoilt one is correlated all over. Larger balls find more, but with
-    their figure the smooth fields get too stiff: the noise of single voxels is then taken for larger than it is. Of three phantoms with
-    noise smoothed over .55 voxels, intervals of GM CBF covered .88, .89 with neighbours, .80, .82 with balls of 10 mm, .87, .87 without;
-    RMSE 4.0, 3.7; 4.5, 4.0; 5.7, 5.0.
+    their figure the smooth fields get too stiff: the noise of single voxels is then taken for larger than it is (docs/spatial.md).
     """
     member, raw = same_delay(scan), scan.difference[c.voxels]
-    balls = Balls(c.voxels, scan.grid.spacing, (1.01 * float(scan.grid.spacing.max()),))
+    balls = Balls(c.voxels, np.ones(3), (1.01,))  # in voxels: faces, whatever their spacing
     ratio = []
     for delay in np.unique(member):
         columns = np.flatnonzero(member == delay)

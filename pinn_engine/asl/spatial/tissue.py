@@ -19,6 +19,7 @@ LEAST_CONTRAST = 1.4  # of grey over white signal
 MIXED, PAIRS = 7, ((0, 1), (0, 2), (1, 2))  # steps of a voxel's share of the first of two tissues, and which two
 FAMILIES, DOUBT = 9, 2.2  # see `_kinds`; variance of shares over what the mixture of at most two tissues says
 ODD_WIDTH = 1.5  # log M0 of odd voxels is anywhere in a range of this length
+DENSITIES = (0.2, 2.0)  # M0 over that of GM: what few voxels cannot tell stays possible
 SPREAD, ROOT_2PI = (0.005, 0.12), (2 * np.pi) ** 0.5  # of log M0
 CHUNK = 65536  # voxels at once
 
@@ -52,16 +53,21 @@ def classify(c: Curves, m0: np.ndarray | None, t1: np.ndarray | None, position: 
         return Tissue(_normalised(-0.5 * distance**2), "T1 map")
     if m0 is None or np.std(np.log(m0)) < 1e-3:
         return one_class(len(c))
-    relaxed = 1.0 if repetition is None else 1 - np.exp(-repetition / np.array(T1))  # at 5 s fluid is as dark as white matter
     voxels = _Voxels(np.log(m0.astype(float)), *_signal(c), _cubic(position), _rim(c.voxels))
-    found = _mixture(voxels, np.array(DENSITY) * relaxed)
+    found = _mixture(voxels, densities(repetition))
     return one_class(len(c)) if found is None else Tissue(found[0], "M0 and difference signal", found[1])
 
 
-def from_maps(share: np.ndarray) -> Tissue:
-    """Of probability maps (V, 3); where they say nothing, grey matter."""
+def densities(repetition: float | None) -> np.ndarray:
+    """(3,) M0 of GM, WM, CSF, by the repetition time of the M0 image in s, None = relaxed: at 5 s fluid is as dark as white matter."""
+    relaxed = 1.0 if repetition is None else 1 - np.exp(-repetition / np.array(T1))
+    return np.array(DENSITY) * relaxed
+
+
+def from_maps(share: np.ndarray, repetition: float | None = None) -> Tissue:
+    """Of probability maps (V, 3); where they say nothing, grey matter. `repetition` as for `classify`."""
     silent = share.sum(axis=1, keepdims=True) < 0.5
-    return Tissue(by_density(np.where(silent, [1.0, 0.0, 0.0], share), np.array(DENSITY)), "tissue maps")
+    return Tissue(by_density(np.where(silent, [1.0, 0.0, 0.0], share), densities(repetition)), "tissue maps")
 
 
 def by_density(volume: np.ndarray, density: np.ndarray) -> np.ndarray:
@@ -130,8 +136,8 @@ class _Mixture:
     look pure, so they have families of their own, and all families one frequency at the rim of the mask and another inside. The signal is
     per M0 already, so it is free of the coil's field and tells which tissue is which.
 
-    Voxels of all three tissues are taken as mixtures of two: a family of their own made the doubt true, but the shares worse (GM CBF of the
-    joint fit erred by 4.8 and 4.2 in place of 3.2). So the doubt is raised to what the errors were on three such brains.
+    Voxels of all three tissues are taken as mixtures of two: a family of their own made the doubt true, but the shares worse (on two brains
+    GM CBF of the joint fit erred by 4.8 and 4.2, without it by 3.2). So the doubt is raised to what the errors were on three such brains.
     """
 
     density: np.ndarray  # (3,) M0 of each tissue over that of GM
@@ -211,7 +217,7 @@ def _improve(m: _Mixture, belongs: np.ndarray, v: _Voxels, densities: bool, high
     flat = v.log_m0 - v.terms @ m.field
     if densities:
         m.density = _least_squares(KINDS, regular, np.exp(flat))
-        m.density = m.density / m.density[0]
+        m.density = np.clip(m.density / m.density[0], *DENSITIES)
     off = np.square(flat[:, None] - np.log(KINDS @ m.density))
     m.spread = float(np.clip(np.sqrt((regular * off).sum() / max(sure.sum(), 1e-9)), *SPREAD))
     m.flow = _least_squares(m.kinds, belongs / ((m.kinds @ m.flow_sd) ** 2 + v.variance[:, None]), v.signal)
