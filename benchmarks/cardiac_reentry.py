@@ -111,7 +111,7 @@ def _break_up(mesh):
 
 
 def _break_up_other(mesh):
-    """Four tips that become two and three."""
+    """Four tips that become two."""
     return protocols.break_up(mesh, MODEL, 6.0, seed=4)
 
 

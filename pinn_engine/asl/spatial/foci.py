@@ -21,7 +21,7 @@ from .model import BrainModel
 RADII = (3.2, 4.6, 6.1, 7.6, 10.0)  # mm
 MIDDLE, STRICT = 40.0, 5.0  # foci expected: for intervals; for the list and the intervals of flow in GM
 LIBERAL, PER_FOCUS = (30.0, 1000.0), 75.0  # foci expected for the maps: so many for every one that the evidence counts, within a range
-TURNS, TINY = 30, 1e-3  # of counting; the least number that is counted with
+TURNS, SAME, NONE = 30, 0.02, 0.3  # of counting: it ends where a turn changes so little, or so few are left that the least prior holds
 SLAB = (0.5, 0.25)  # sd of the relative change of flow, and of the change of arrival in s
 ALSO_ARRIVAL = 0.5  # probability that the arrival moves too
 APART = 10.5  # mm: centres nearer than this are alternatives to each other
@@ -83,8 +83,10 @@ class FocusSearch:
         """
         count = MIDDLE
         for _ in range(TURNS):
-            weights, near = self._weights(evidence, max(count, TINY))
-            count = float((sum(w for row in weights for w in row) / near).sum())
+            weights, near = self._weights(evidence, count)
+            before, count = count, float((sum(w for row in weights for w in row) / near).sum())
+            if abs(count - before) < SAME * before or count < NONE:
+                break
         return count
 
     def _weights(self, evidence: list[list[_Evidence]], expected: float) -> tuple[list[list[np.ndarray]], np.ndarray]:

@@ -27,7 +27,7 @@ ENOUGH, GOOD, POOR = 0.005, 0.03, 0.15  # rms residual of V's equation, 1/TU: no
 
 FLOOR = 1e-4  # V ahead of a front, a hundredth of the threshold a: z then bends there over the front's own width, not in a corner
 FAINT = 0.004  # what an error of z counts, in V, where V is 0 or 1
-LAID = 1e-3  # rms misfit of V at which a state is laid well enough
+LAID = 1e-3  # of V: steps of laying a state that gain less than a misfit of about this rms are the last
 SMOOTH = 1e-2  # of the front scale squared: weight of L z beside z when a state is laid
 STAGES = ((600, 0.1), (2000, 0.01))  # nodes on which a state is laid, and the share of the misfit a step below which that ends
 
