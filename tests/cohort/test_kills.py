@@ -39,10 +39,13 @@ def dataset(tmp_path_factory) -> Path:
     return home
 
 
+def written(out: Path) -> list[Path]:
+    """Maps, tables and pages: all but logs. While a run writes, what is listed may be gone when it is opened."""
+    return [path for path in out.rglob("*") if path.is_file() and "logs" not in path.relative_to(out).parts]
+
+
 def results(out: Path) -> dict[str, bytes]:
-    """Maps, tables and pages: all but logs."""
-    files = (path for path in out.rglob("*") if path.is_file() and "logs" not in path.relative_to(out).parts)
-    return {path.relative_to(out).as_posix(): path.read_bytes() for path in files}
+    return {path.relative_to(out).as_posix(): path.read_bytes() for path in written(out)}
 
 
 def bids(dataset: Path, out: Path, *options: str) -> list[str]:
@@ -74,8 +77,8 @@ def test_runs_killed_at_any_moment_end_in_the_same_maps(dataset, undisturbed, tm
         run = subprocess.Popen([sys.executable, "-m", "pinn_engine", *options], stdout=subprocess.DEVNULL, start_new_session=True)
         try:
             # From the first marker on, so that the kills fall into the work and not into the imports.
-            seen, until = len(results(tmp_path)), time.monotonic() + 60
-            while len(results(tmp_path)) <= seen + chance.randrange(20) and run.poll() is None and time.monotonic() < until:
+            seen, until = len(written(tmp_path)), time.monotonic() + 60
+            while len(written(tmp_path)) <= seen + chance.randrange(20) and run.poll() is None and time.monotonic() < until:
                 time.sleep(0.002)
         finally:
             if kills % 2:
