@@ -275,27 +275,42 @@ def given_parameters(model: AlievPanfilov, names: Sequence[str]) -> dict[str, Pa
 STIR = 0.3  # tissue that fires reaches a V of almost 1
 
 
+FoundNumbers = tuple[dict[str, Parameter], dict[str, dict[str, float]], dict[str, NodeMap]]
+
+
+def named_numbers(
+    data: HeartData,
+    model: AlievPanfilov,
+    values: dict[str, float],
+    covariance: np.ndarray,
+    correlation: np.ndarray,
+    sentence: str,
+) -> FoundNumbers:
+    """`values` in inner units, of covariance (P, P), in the outside ones, the model's others as given; their correlations; the maps."""
+    names = tuple(values)
+    parameters = {}
+    for k, name in enumerate(names):
+        factor, unit = (float(data.unit.rate_from_tu(1.0)), data.unit.diffusivity) if name == "D" else (1.0, "1")
+        parameters[name] = Parameter(values[name] * factor, float(covariance[k, k] ** 0.5) * factor, unit, sentence)
+    table = {i: {j: float(correlation[m, n]) for n, j in enumerate(names)} for m, i in enumerate(names)}
+    given = given_parameters(model, [name for name in ("a", "b", "k") if name not in names])
+    return parameters | given, table, number_maps(data, parameters["D"], model, speed_sd(model, values["D"], names, covariance))
+
+
 def fitted_numbers(
-    data: HeartData, solution: Solution, model: AlievPanfilov, names: tuple[str, ...], V: np.ndarray
-) -> tuple[dict[str, Parameter], dict[str, dict[str, float]], dict[str, NodeMap]]:
-    """The named numbers of one solution in the outside units, the model's others as given; the data's own correlations; the maps.
+    data: HeartData, solution: Solution, model: AlievPanfilov, names: tuple[str, ...], V: np.ndarray, how: str = "fitted"
+) -> FoundNumbers:
+    """The named numbers of one solution; the data's own correlations; the maps. `how` they came about, for their status.
 
     `V` (N, F) as fitted. Raises InputError where it never leaves rest: such samples say nothing of any number.
     """
     if (top := float(np.nanmax(V))) < STIR:
         fix = "give a record in which V rises from rest"
         raise InputError("the samples of V", "show no activation", found=f"noise about a V of at most {top:.2g}", fix=fix)
-    sentence = "fitted: " + Status(int(solution.status[0])).sentence
-    D = float(solution.values["D"][0])
-    covariance = with_floor(solution.covariance[0].numpy(), names, D)
-    parameters = {}
-    for k, name in enumerate(names):
-        factor, unit = (float(data.unit.rate_from_tu(1.0)), data.unit.diffusivity) if name == "D" else (1.0, "1")
-        parameters[name] = Parameter(float(solution.values[name][0]) * factor, float(covariance[k, k] ** 0.5) * factor, unit, sentence)
-    table = solution.correlation[0].numpy()
-    correlation = {i: {j: float(table[m, n]) for n, j in enumerate(names)} for m, i in enumerate(names)}
-    given = given_parameters(model, [name for name in ("a", "b", "k") if name not in names])
-    return parameters | given, correlation, number_maps(data, parameters["D"], model, speed_sd(model, D, names, covariance))
+    values = {name: float(solution.values[name][0]) for name in names}
+    covariance = with_floor(solution.covariance[0].numpy(), names, values["D"])
+    sentence = f"{how}: {Status(int(solution.status[0])).sentence}"
+    return named_numbers(data, model, values, covariance, solution.correlation[0].numpy(), sentence)
 
 
 def numbers_result(

@@ -7,7 +7,7 @@ frame, and `fit_state` begins there, that state free.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict
 
 import numpy as np
 import torch
@@ -16,17 +16,16 @@ from scipy.spatial import cKDTree
 from ..core import Status
 from ..errors import InputError
 from .cycles import Guess
-from .fit import PLANE, Progress, fitted_numbers, given_parameters, number_maps
+from .fit import PLANE, FoundNumbers, Progress, fitted_numbers, named_numbers
 from .model import AlievPanfilov
 from .network.inverse import FieldFit, Settings, fit_fields
 from .network.places import Places, box, mesh_modes
 from .network.windows import Observed
-from .numbers import speed_sd
 from .read import HeartData
-from .result import HeartFit, NodeMap, NodeStatus, Parameter
+from .result import HeartFit, NodeStatus
+from .simulate import evenly_spaced
 from .state_fit import StateFit, fit_state
 
-UNEVEN = 1e-3  # of the frames' spacing
 AGREES = 1.5  # times the networks' noise: runs that miss the data by more do not speak for their D
 WINDOW_MIN, SPREAD = 1.0, 0.1
 
@@ -83,21 +82,16 @@ def fit_network(
     if isinstance(runs, str):
         note = f"{runs}: the numbers are the networks' own, D often 10 to 20 % low"
         return _heart_fit(data, found, found.model, _own_numbers(data, found, unknown), place, note)
-    parameters, table, maps = fitted_numbers(data, runs.solution, runs.model, unknown, runs.V)
-    for name in unknown:
-        about = parameters[name].status.replace("fitted:", "fitted by field networks, then by runs:")
-        parameters[name] = replace(parameters[name], status=about)
-    note = (
-        f"D from the networks alone: {float(data.unit.rate_from_tu(found.values['D'])):.4g} {data.unit.diffusivity}; then refined by runs"
-    )
-    return _heart_fit(data, found, runs.model, (parameters, table, maps), place, note)
+    numbers = fitted_numbers(data, runs.solution, runs.model, unknown, runs.V, "fitted by field networks, then by runs")
+    alone = float(data.unit.rate_from_tu(found.values["D"]))
+    note = f"D from the networks alone: {alone:.4g} {data.unit.diffusivity}; then refined by runs"
+    return _heart_fit(data, found, runs.model, numbers, place, note)
 
 
 def refined(data: HeartData, found: FieldFit, names: tuple[str, ...], noise: float | None, tell: Callable[[float], None]) -> StateFit | str:
     """The state and numbers of the networks, fitted once more by runs on the fitted mesh; or why not."""
     assert data.times is not None
-    gaps = np.diff(data.times)
-    if np.ptp(gaps) > UNEVEN * gaps.mean():
+    if not evenly_spaced(data.times):
         return "frames are not evenly spaced, so no runs refine the numbers"
     V0, W0 = (x[:, 0] for x in found.fields(data.times[:1]))
     if data.grid is not None:  # the networks live on all nodes, the runs on the coarser grid
@@ -125,20 +119,13 @@ def _first_D(data: HeartData, model: AlievPanfilov) -> float:
     return float(model.diffusivity(0.7 * reach / float(np.ptp(data.times))))
 
 
-FoundNumbers = tuple[dict[str, Parameter], dict[str, dict[str, float]], dict[str, NodeMap]]
-
-
 def _own_numbers(data: HeartData, found: FieldFit, names: tuple[str, ...]) -> FoundNumbers:
     """Parameters, their correlations and the maps by the networks alone."""
-    parameters = {}
-    for name in names:
-        factor, unit = (float(data.unit.rate_from_tu(1.0)), data.unit.diffusivity) if name == "D" else (1.0, "1")
-        parameters[name] = Parameter(found.values[name] * factor, found.std[name] * factor, unit, "fitted by field networks")
     spread = np.array([found.std[name] for name in names])
-    relative = speed_sd(found.model, found.values["D"], names, found.correlation * np.outer(spread, spread))
-    table = {i: {j: float(found.correlation[m, n]) for n, j in enumerate(names)} for m, i in enumerate(names)}
-    given = given_parameters(found.model, [name for name in ("a", "b", "k") if name not in names])
-    return parameters | given, table, number_maps(data, parameters["D"], found.model, relative)
+    covariance = found.correlation * np.outer(spread, spread)
+    np.fill_diagonal(covariance, spread**2)
+    values = {name: found.values[name] for name in names}
+    return named_numbers(data, found.model, values, covariance, found.correlation, "fitted by field networks")
 
 
 def _heart_fit(data: HeartData, found: FieldFit, model: AlievPanfilov, numbers: FoundNumbers, place: np.ndarray, note: str) -> HeartFit:

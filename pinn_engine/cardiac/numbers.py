@@ -19,7 +19,7 @@ from ..files.mesh import Mesh
 from .beat import beats
 from .fem import Diffusion
 from .model import AlievPanfilov
-from .simulate import Start, simulate
+from .simulate import Start, evenly_spaced, simulate
 
 CHANGES = {"D": 0.02, "a": 0.004, "b": 0.01, "shift": 0.1}  # log D, a, b, TU
 STEPS = 10
@@ -74,8 +74,7 @@ def fit_numbers(
     `fine` (R nodes): the last steps are taken on this mesh, with the slopes found on the first, so that a coarse grid's slow waves do not
     bias D. `shape`: fibres with D = 1 along them.
     """
-    gaps = np.diff(times)
-    if np.ptp(gaps) > 1e-3 * gaps.mean():
+    if not evenly_spaced(times):
         raise InputError(mesh.source, "the frames are not evenly spaced", fix="give evenly spaced frames, or fit D as a map (--map D)")
     seen = np.isfinite(V)
     unknown = (*names, "shift")
@@ -99,7 +98,7 @@ def fit_numbers(
             start,
             duration=float(times[-1] - times[0]) + 1e-6,
             model=many,
-            frame_step=float(gaps.mean()),
+            frame_step=float(np.diff(times).mean()),
             D_factor=factor,
             keep_W=not sides,
         )

@@ -18,7 +18,7 @@ from ..files.mesh import Mesh
 from .fem import Diffusion, Elements, Stiffness, elements, local_stiffness, stiffness, tensors
 from .model import GUARD, AlievPanfilov
 from .shapes import grid_mesh
-from .simulate import activation_time, rkl2_coefficients, stages_for
+from .simulate import activation_time, evenly_spaced, rkl2_coefficients, stages_for
 
 
 @dataclass(frozen=True)
@@ -31,11 +31,11 @@ class Frames:
 
     @classmethod
     def over(cls, times: np.ndarray, longest: float) -> Frames:
-        gaps = np.diff(times)
-        if np.ptp(gaps) > 1e-3 * gaps.mean():
+        if not evenly_spaced(times):
             raise InputError("frames", "are not evenly spaced", fix="give evenly spaced frames")
-        substeps = math.ceil(float(gaps.mean()) / longest - 1e-9)
-        return cls(len(times), substeps, float(gaps.mean()) / substeps)
+        gap = float(np.diff(times).mean())
+        substeps = math.ceil(gap / longest - 1e-9)
+        return cls(len(times), substeps, gap / substeps)
 
 
 class Propagator:

@@ -169,6 +169,12 @@ def rkl2_coefficients(stages: int) -> list[tuple[float, float, float, float, flo
     return out
 
 
+def evenly_spaced(times: np.ndarray) -> bool:
+    """Whether frames (F,) follow each other at one distance, to a thousandth of it."""
+    gaps = np.diff(times)
+    return not np.ptp(gaps) > 1e-3 * gaps.mean()
+
+
 def activation_time(V: np.ndarray, times: np.ndarray, threshold: float = THRESHOLD) -> np.ndarray:
     """First upward crossing of frames V (..., F), linear between frames -> (...), in the unit of `times`.
 

@@ -20,11 +20,7 @@ from ..model import AlievPanfilov
 from .places import Places
 from .windows import InverseProblem, Observed, Points, Windows, pieces
 
-NUMBER_FLOOR = {
-    "D": 0.15,
-    "a": 0.006,
-    "b": 0.004,
-}  # sd by the networks' own error (D relative: three spirals, 13 to 18 % low)
+NUMBER_FLOOR = {"D": 0.15, "a": 0.006, "b": 0.004}  # sd by the networks' own error (D relative: three spirals, 13 to 18 % low)
 
 
 @dataclass(frozen=True)
