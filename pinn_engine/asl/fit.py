@@ -27,7 +27,7 @@ from .result import ParameterMap, PerfusionFit
 from .scan import Scan
 from .spatial.fit import fit_spatial, tissue_of, with_tissue
 from .spatial.outputs import add_spatial
-from .spatial.tissue import classify
+from .spatial.tissue import Tissue, classify
 from .subject.fit import fit_subject
 from .subject.large import LARGE, fit_large
 from .subject.outputs import add_subject, add_t1b
@@ -95,8 +95,7 @@ def fit(
     together = spatial and _can_be_spatial(settings, scan, notes)
     tissue = None
     if together or scan.tissue is not None:
-        c = measured_noise(Plan(c, scan, settings))  # classes need it; without repeats it comes from residuals
-        scan, c, classes = with_tissue(scan, c)
+        scan, c, classes = _classified(scan, c, settings)
         tissue = classes if together else None
     plan = Plan(c, scan, settings)
     plan.c = measured_noise(plan)
@@ -112,6 +111,11 @@ def fit(
     return report_weights(add_spatial(_result(scan, plan, brain.solution, level, notes), plan.c, brain), weights)
 
 
+def _classified(scan: Scan, c: Curves, settings: Settings) -> tuple[Scan, Curves, Tissue]:
+    """`with_tissue`, which needs the noise: without repeats it comes from residuals, of one class for now."""
+    return with_tissue(scan, c if c.degrees else measured_noise(Plan(c, scan, settings)))
+
+
 def _subject(scan: Scan, c: Curves, settings: Settings, spatial: bool, notes: list[str], progress: Progress | None) -> PerfusionFit:
     """Flow, arrival time and, where it is unknown, one T1 of blood for the whole scan."""
     if "abv" in settings.unknown:
@@ -125,8 +129,7 @@ def _subject(scan: Scan, c: Curves, settings: Settings, spatial: bool, notes: li
     told = (lambda done: progress("fit", done)) if progress else None
     tissue = None
     if spatial and len(c) > LARGE:
-        c = measured_noise(Plan(c, scan, settings))
-        scan, c, tissue = with_tissue(scan, c)
+        scan, c, tissue = _classified(scan, c, settings)
     plan = Plan(c, scan, settings)
     plan.c = measured_noise(plan)
     prior = plan.t1b_prior if "t1b" in settings.unknown else None
