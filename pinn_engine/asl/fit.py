@@ -34,6 +34,7 @@ from .subject.outputs import add_subject, add_t1b
 from .weights import equal_weights, report_weights, volume_weights
 
 Progress = Callable[[str, float], None]
+Predicted = tuple[Tensor, Tensor]  # see `fitted_curves`
 
 SOLVER = LevenbergMarquardt(steps=40, absolute=1e-5, smallest_step=1e-4)
 NETWORK_SOLVER = LevenbergMarquardt(steps=24, absolute=1e-3, smallest_step=1e-4)
@@ -108,7 +109,7 @@ def fit(
     if tissue is None:
         return report_weights(_result(scan, plan, solve(plan, level, progress), level, notes), weights)
     brain = fit_spatial(plan, scan, tissue, level, (lambda done: progress("fit", done)) if progress else None)
-    return report_weights(add_spatial(_result(scan, plan, brain.solution, level, notes), plan.c, brain), weights)
+    return report_weights(add_spatial(_result(scan, plan, brain.solution, level, notes, brain.predicted), plan.c, brain), weights)
 
 
 def _classified(scan: Scan, c: Curves, settings: Settings) -> tuple[Scan, Curves, Tissue]:
@@ -135,7 +136,7 @@ def _subject(scan: Scan, c: Curves, settings: Settings, spatial: bool, notes: li
     prior = plan.t1b_prior if "t1b" in settings.unknown else None
     if tissue is not None:
         brain, value = fit_large(plan, scan, tissue, level, prior, told)
-        result = add_spatial(_result(scan, plan, brain.solution, level, notes), plan.c, brain)
+        result = add_spatial(_result(scan, plan, brain.solution, level, notes, brain.predicted), plan.c, brain)
         return add_t1b(result, value, prior)
     joint = fit_subject(plan, scan, level, prior, spatial, told)
     plan.c = replace(plan.c, noise=joint.noise.astype(np.float32))
@@ -249,12 +250,15 @@ def uses_networks(s: Settings) -> bool:
     return s.method == "pinn" and s.network == "mlp"
 
 
-def fitted_curves(plan: Plan, solution: Solution, model_error: float) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def fitted_curves(
+    plan: Plan, solution: Solution, model_error: float, predicted: Predicted | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Fitted data points (V, K), their sd (V, K), both in flow units, and the misfit (V,): rms of the whitened residual.
 
     And arterial blood volume with its sd (2, V), in flow units; zeros where it was not sought.
 
     The curve is the network's where there is one: it lies between the closed form and the data, as far as the model error allows.
+    `predicted`: rotated data points (V, K) and their slopes by the unknowns (V, K, P), where they are not the plan's own.
     """
     level = model_error * plan.equation_unit
     shape = (len(plan.c), len(plan.c.times))
@@ -264,21 +268,17 @@ def fitted_curves(plan: Plan, solution: Solution, model_error: float) -> tuple[n
     for rows in plan.chunks():
         at = rows.to(solution.theta.device)
         data, precision = plan.whitened(rows, plan.tables, level)
-        cbf = solution.values["cbf"][at].unsqueeze(1)
-        att = solution.values["att"][at] if "att" in solution.values else torch.full_like(cbf[:, 0], plan.att_fixed)
-        t1b = solution.values["t1b"][at] if "t1b" in solution.values else torch.full_like(cbf[:, 0], plan.t1b)
-        signal, slopes = plan.prediction(rows)(att.unsqueeze(1), t1b.unsqueeze(1))
-        columns = torch.stack([signal, *(cbf * slopes[name] for name in solution.names if name != "cbf")], dim=2)
+        total, columns = _predicted(plan, solution, rows, at) if predicted is None else (x[rows].to(data) for x in predicted)
         arterial = torch.zeros_like(data)
         if (marginal := plan.marginal(rows, precision)) is not None:
             white, covariance = columns * precision.unsqueeze(2), solution.covariance[at].to(data)
-            found = marginal.estimate((data - cbf * signal) * precision, white, covariance)
+            found = marginal.estimate((data - total) * precision, white, covariance)
             known = torch.maximum(found[1], marginal.sd)  # the prior has seen the voxel's data already: no second gain from them
             volume[:, rows.numpy()] = torch.stack([found[0].clamp_min(0), known]).cpu().numpy()
             arterial = found[0].clamp_min(0).unsqueeze(1) * marginal.column / precision
-        residual = data - cbf * signal - arterial
+        residual = data - total - arterial
         noise = torch.as_tensor(plan.c.noise[rows.numpy()]).to(data).unsqueeze(1)
-        curve = cbf * signal + arterial + (1 - (noise * precision) ** 2) * residual
+        curve = total + arterial + (1 - (noise * precision) ** 2) * residual
         back = plan.rows_of(rows, plan.tables.inverse).to(data)
         columns = back.transpose(1, 2) @ columns
         spread = ((columns @ solution.covariance[at].to(data)) * columns).sum(dim=2).clamp_min(0).sqrt()
@@ -288,9 +288,19 @@ def fitted_curves(plan: Plan, solution: Solution, model_error: float) -> tuple[n
     return fitted, sd, misfit, volume
 
 
-def _result(scan: Scan, plan: Plan, solution: Solution, model_error: float, notes: list[str]) -> PerfusionFit:
+def _predicted(plan: Plan, solution: Solution, rows: Tensor, at: Tensor) -> Predicted:
+    cbf = solution.values["cbf"][at].unsqueeze(1)
+    att = solution.values["att"][at] if "att" in solution.values else torch.full_like(cbf[:, 0], plan.att_fixed)
+    t1b = solution.values["t1b"][at] if "t1b" in solution.values else torch.full_like(cbf[:, 0], plan.t1b)
+    signal, slopes = plan.prediction(rows)(att.unsqueeze(1), t1b.unsqueeze(1))
+    return cbf * signal, torch.stack([signal, *(cbf * slopes[name] for name in solution.names if name != "cbf")], dim=2)
+
+
+def _result(
+    scan: Scan, plan: Plan, solution: Solution, model_error: float, notes: list[str], predicted: Predicted | None = None
+) -> PerfusionFit:
     c, s = plan.c, plan.s
-    fitted, fitted_sd, misfit, arterial = fitted_curves(plan, solution, model_error)
+    fitted, fitted_sd, misfit, arterial = fitted_curves(plan, solution, model_error, predicted)
     status, maps = np.zeros(scan.mask.shape, np.uint8), {}
     status[scan.mask] = VoxelStatus.NOT_FINITE
     if scan.m0 is not None:

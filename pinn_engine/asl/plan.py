@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..core import Fixed, Free, Gaussian, Unknowns
+from ..core import Fixed, Free, Gaussian, ReducedNetwork, Unknowns
 from .arrival import best_start, log_evidence
 from .arterial import ArterialPrior, Marginal, arterial_curve
 from .collocation import collocate, reduced_network
@@ -112,9 +112,9 @@ class Plan:
         self.order = torch.argsort(self.group, stable=True)  # neighbours in memory share a group
         self.t1 = None if c.t1_tissue is None else torch.as_tensor(t1)
 
-    def kinetics(self, g: int) -> Kinetics:
-        """The kinetic model of group g; one delay takes T1' = T1b, as the consensus formula does."""
-        t1 = float(self.group_t1[g])
+    def kinetics(self, g: int, t1: float | None = None) -> Kinetics:
+        """The kinetic model of group g, or of another `t1` (s); one delay takes T1' = T1b, as the consensus formula does."""
+        t1 = float(self.group_t1[g]) if t1 is None else t1
         if self.single:
             t1 = 1.0 / (1.0 / self.t1b - OUTFLOW / self.partition)
         return kinetics(self.labeling, self.s.model, t1, self.partition)
@@ -127,34 +127,46 @@ class Plan:
         return type(self.kinetics(0))(t1.unsqueeze(1))  # type: ignore[union-attr, call-arg]
 
     def closed_tables(self) -> Tables:
-        grid = []
-        for g in range(len(self.group_t1)):
-            t = self.times + self.group_delay[g]
-            curves = self.kinetics(g).closed_form(t, self.tau, self.att.unsqueeze(1), torch.tensor(self.t1b))[0]
-            seen = self.train_of(g)
-            grid.append((curves if seen is None else curves @ seen.T) * self.root)
+        grid = [self._closed(g, self.kinetics(g)) for g in range(len(self.group_t1))]
         count = len(grid)
         rotation = torch.diag(self.root).expand(count, -1, -1)
         return Tables(rotation, torch.diag(1 / self.root).expand(count, -1, -1), torch.zeros(count, len(self.root)), torch.stack(grid))
 
     def _network_tables(self) -> Tables:
-        c = self.collocation
-        rotations, spreads, propagators, grids = [], [], [], []
-        for g in range(len(self.group_t1)):
-            model = self.kinetics(g)
-            net = reduced_network(c, g, float(model.loss_rate), self.root**2, self.train_of(g))
-            low, high = c.edges[g, c.low], c.edges[g, c.high]
-            supply = model.supply(low, high, c.tau, self.att.unsqueeze(1), torch.tensor(self.t1b, dtype=torch.float64))[0]
-            rotations.append(net.rotation)
-            spreads.append(net.spread)
-            propagators.append(net.propagator)
-            grids.append(supply / c.widths[g].sqrt() @ net.propagator)
-        rotation = torch.stack(rotations)
-        return Tables(rotation, torch.linalg.inv(rotation), torch.stack(spreads), torch.stack(grids), torch.stack(propagators))
+        nets, grids = zip(*(self._network(g, self.kinetics(g)) for g in range(len(self.group_t1))), strict=True)
+        rotation, spread, propagator = (torch.stack([getattr(n, name) for n in nets]) for name in ("rotation", "spread", "propagator"))
+        return Tables(rotation, torch.linalg.inv(rotation), spread, torch.stack(grids), propagator)
 
-    def train_of(self, g: int) -> Tensor | None:
-        """(K, K) of group g's Look-Locker readout; None where each labelling is read once."""
-        return None if self.flip is None else train(self.times.double(), float(self.kinetics(g).loss_rate), self.flip)
+    def _closed(self, g: int, model: Kinetics) -> Tensor:
+        """(A, K) weighted predictions of the closed form at the times of group g."""
+        curves = model.closed_form(self.times + self.group_delay[g], self.tau, self.att.unsqueeze(1), torch.tensor(self.t1b))[0]
+        seen = self.train_of(model)
+        return (curves if seen is None else curves @ seen.T) * self.root
+
+    def _network(self, g: int, model: Kinetics) -> tuple[ReducedNetwork, Tensor]:
+        """The network of group g without its output layer, and its predictions (A, K)."""
+        c = self.collocation
+        net = reduced_network(c, g, float(model.loss_rate), self.root**2, self.train_of(model))
+        low, high = c.edges[g, c.low], c.edges[g, c.high]
+        supply = model.supply(low, high, c.tau, self.att.unsqueeze(1), torch.tensor(self.t1b, dtype=torch.float64))[0]
+        return net, supply / c.widths[g].sqrt() @ net.propagator
+
+    def grid_of(self, t1: float) -> Tensor:
+        """(G, A, K) what `tables.grid` would be for tissue of `t1` s, each group's times and rotation as they are."""
+        _, first, same = np.unique(self.group_delay.numpy(), return_index=True, return_inverse=True)
+        grids = []
+        for g in first:
+            model = self.kinetics(int(g), t1)
+            if self.tables.propagator is None:
+                grids.append(self._closed(int(g), model) / self.root)
+            else:
+                net, grid = self._network(int(g), model)
+                grids.append(grid @ torch.linalg.inv(net.rotation))
+        return torch.stack(grids)[torch.as_tensor(same)].to(self.tables.grid) @ self.tables.rotation
+
+    def train_of(self, model: Kinetics) -> Tensor | None:
+        """(K, K) of a Look-Locker readout of tissue of `model`; None where each labelling is read once."""
+        return None if self.flip is None else train(self.times.double(), float(model.loss_rate), self.flip)
 
     @property
     def equation_unit(self) -> float:

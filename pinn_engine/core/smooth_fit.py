@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -20,9 +21,24 @@ from .coarse import CoarseSpace, TwoLevel
 from .roughness import EPSILON, Neighbours, Roughness
 
 STRENGTH_RANGE = (1e-2, 3e4)
+SHARED_TURNS = (3, 7)  # in which what nodes have in common moves
+MOST_SHARED = 0.3  # of any of it in one step
 
 Linearised = tuple[Tensor, Tensor, Tensor]  # gradient (F, V), information (F, F, V), cost (V,) of the data at the fields
 Linearise = Callable[[Tensor], Linearised]  # from fields (F, V)
+
+
+class Shared(Protocol):
+    """P numbers that all nodes have in common, such as the levels that the fields are about."""
+
+    def linearise_shared(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """At fields x (F, V): the fields that each number is worth (F, V, P), and of what it does to the data beyond those fields:
+        gradient (P,) and information (P, P), both with the numbers' own prior, and information with the fields (F, V, P)."""
+        ...
+
+    def move_shared(self, step: Tensor) -> None:
+        """By `step` (P,)."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -139,9 +155,10 @@ def fit_smooth(
     settings: SmoothSettings,
     coarse: CoarseSpace | None = None,
     progress: Callable[[float], None] | None = None,
+    shared: Shared | None = None,
 ) -> SmoothFit:
     """Fit fields (F, V) from `start`; `kind` (V,) numbers the kind of each node, `alike` (E,) in [0, 1] says how far
-    the two ends of an edge are of one kind."""
+    the two ends of an edge are of one kind. What nodes have in common is fitted beside them, and its doubt is part of the variance."""
     x, strength, z = start.clone(), torch.full((len(start), int(kind.max()) + 1), settings.strength, dtype=start.dtype), None
     similar = settings.tie + (1 - settings.tie) * alike
     base = similar * graph.factor
@@ -152,6 +169,8 @@ def fit_smooth(
         gradient, information, cost = linearise(x)
         post = Posterior(information, strength[:, kind], rough, settings, coarse)
         x, total = _step(linearise, post, x, gradient, cost)
+        if shared is not None and turn in SHARED_TURNS:
+            x = _move(linearise, shared, post, x)
         history["cost"].append(total / x.shape[1])
         history.setdefault("iterations", []).append(post.iterations)
         z, _ = post.sample(settings.turn_samples, z)
@@ -164,7 +183,8 @@ def fit_smooth(
     fitted = SmoothFit(
         x, torch.zeros_like(x), x.new_zeros(*x.shape, 0), x.new_zeros(0), strength[:, kind], rough, effective, coarse, history
     )
-    return finish(linearise, fitted, settings, z)
+    fitted = finish(linearise, fitted, settings, z)
+    return fitted if shared is None else replace(fitted, variance=fitted.variance + _doubt(linearise, shared, fitted, settings))
 
 
 def refit(linearise: Linearise, fitted: SmoothFit, offset: Tensor, settings: SmoothSettings) -> SmoothFit:
@@ -222,6 +242,33 @@ def _step(linearise: Linearise, post: Posterior, x: Tensor, gradient: Tensor, co
             return trial, after
         step, turn = 0.5 * step, 0.5 * turn
     return x, before
+
+
+def _answer(shared: Shared, post: Posterior, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Of what nodes have in common: gradient (P,) and information (P, P) once fields answer, by how much they answer less than each is
+    worth (F, V, P), and that worth. As differences of large numbers these would be noise."""
+    worth, gradient, information, across = shared.linearise_shared(x)
+    pull = post.prior(worth)
+    less = post.solve(pull - across)
+    information = information + torch.einsum("fvp,fvq->pq", worth, pull) - torch.einsum("fvp,fvq->pq", less, pull - across)
+    return gradient - torch.einsum("fvp,fv->p", pull, x), information, less, worth
+
+
+def _move(linearise: Linearise, shared: Shared, post: Posterior, x: Tensor) -> Tensor:
+    """One Gauss-Newton step of what nodes have in common; the fields that go with it."""
+    gradient, information, less, worth = _answer(shared, post, x)
+    rest = linearise(x)[0] + post.prior(x.unsqueeze(2)).squeeze(2)
+    step = -torch.linalg.pinv(information, hermitian=True) @ (gradient + torch.einsum("fvp,fv->p", less, rest))
+    step = step * (MOST_SHARED / step.abs().max().clamp_min(MOST_SHARED))
+    shared.move_shared(step)
+    return x + (less - worth) @ step
+
+
+def _doubt(linearise: Linearise, shared: Shared, fitted: SmoothFit, settings: SmoothSettings) -> Tensor:
+    """(F, F, V) what the doubt of that adds to the covariance of the fields."""
+    post = Posterior(linearise(fitted.x)[1], fitted.strength, fitted.rough, settings, fitted.coarse)
+    _, information, less, _ = _answer(shared, post, fitted.x)
+    return torch.einsum("fvp,pq,gvq->fgv", less, torch.linalg.pinv(information, hermitian=True), less)
 
 
 def _stronger(post: Posterior, x: Tensor, z: Tensor, strength: Tensor, kind: Tensor, acceleration: float) -> tuple[Tensor, Tensor]:

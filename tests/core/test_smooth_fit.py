@@ -7,7 +7,7 @@ import torch
 
 from pinn_engine.core.coarse import CoarseSpace, hats
 from pinn_engine.core.roughness import Roughness, grid_neighbours
-from pinn_engine.core.smooth_fit import Posterior, SmoothSettings, fit_smooth
+from pinn_engine.core.smooth_fit import Posterior, SmoothFit, SmoothSettings, _doubt, _move, fit_smooth
 
 SHAPE, SPACING = (7, 6, 5), torch.tensor([2.0, 2.0, 3.0])
 
@@ -89,6 +89,70 @@ def dense_information(information: torch.Tensor) -> torch.Tensor:
         for g in range(2):
             out[f * v : (f + 1) * v, g * v : (g + 1) * v] = torch.diag(information[f, g].double())
     return out
+
+
+class Level:
+    """Data y = J x + K b + noise, linear, with fields x and two shared numbers b of prior N(0, 1): b[0] beyond the fields, b[1] a level."""
+
+    def __init__(self, nodes: int, seed: int = 3):
+        g = torch.Generator().manual_seed(seed)
+        self.j, self.b = torch.randn(nodes, 4, 2, generator=g), torch.zeros(2)
+        self.k = torch.stack([torch.randn(nodes, 4, generator=g), self.j[:, :, 1]], dim=2)
+        truth = torch.stack([torch.full((nodes,), 0.5), torch.linspace(-1, 1, nodes)])
+        noise = 0.3 * torch.randn(nodes, 4, generator=g)
+        self.y = torch.einsum("vki,iv->vk", self.j, truth) + self.k @ torch.tensor([2.0, -1.0]) + noise
+
+    def residual(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.einsum("vki,iv->vk", self.j, x) + self.k @ self.b - self.y
+
+    def linearise(self, x: torch.Tensor):
+        r = self.residual(x)
+        return torch.einsum("vki,vk->iv", self.j, r), torch.einsum("vki,vkj->ijv", self.j, self.j), 0.5 * r.square().sum(dim=1)
+
+    def linearise_shared(self, x: torch.Tensor):
+        worth = torch.zeros(2, len(self.j), 2)
+        worth[1, :, 1] = 1
+        beyond = self.k - torch.einsum("vki,ivp->vkp", self.j, worth)
+        gradient = torch.einsum("vkp,vk->p", beyond, self.residual(x)) + self.b
+        information = torch.einsum("vkp,vkq->pq", beyond, beyond) + torch.eye(2)
+        return worth, gradient, information, torch.einsum("vki,vkp->ivp", self.j, beyond)
+
+    def move_shared(self, step: torch.Tensor) -> None:
+        self.b = self.b + step
+
+
+def test_what_nodes_share_and_its_doubt_are_those_of_dense_algebra():
+    """Steps end at the joint optimum; the variance of x + worth b exceeds that of x at given b as in the joint inverse."""
+    graph, rough, _, strength, coarse = problem()
+    level = Level(graph.count)
+    settings = SmoothSettings(tolerance=1e-6, max_iterations=2000)
+    nothing = torch.zeros(2, graph.count)
+    post = Posterior(level.linearise(nothing)[1], strength, rough, settings, coarse)
+    x = post.solve(-level.linearise(nothing)[0].unsqueeze(2)).squeeze(2)
+
+    n = 2 * graph.count
+    j = torch.zeros(graph.count, 4, 2, graph.count)
+    for v in range(graph.count):
+        j[v, :, :, v] = level.j[v]
+    whole = torch.cat([j.reshape(-1, n), level.k.reshape(-1, 2)], dim=1).double()
+    prior = torch.zeros(n + 2, n + 2, dtype=torch.float64)
+    prior[:n, :n] = dense(Posterior(torch.zeros_like(post.information), strength, rough, settings, None))
+    prior[n:, n:] = torch.eye(2)
+    inverse = torch.linalg.inv(whole.T @ whole + prior)
+    joint = inverse @ whole.T @ level.y.reshape(-1).double()
+
+    for _ in range(40):  # steps are bounded
+        x = _move(level.linearise, level, post, x)
+    assert torch.allclose(level.b.double(), joint[n:], atol=2e-3)
+    assert torch.allclose(x.reshape(-1).double(), joint[:n], atol=5e-3)
+
+    fitted = SmoothFit(x, nothing, x.new_zeros(2, graph.count, 0), x.new_zeros(0), strength, rough, x.new_zeros(2, 1), coarse)
+    change = torch.eye(n + 2, dtype=torch.float64)[:n]
+    change[graph.count :, n + 1] = 1  # the fields that b is worth
+    known = torch.linalg.inv((whole.T @ whole + prior)[:n, :n])
+    expected = (change @ inverse @ change.T - known).diagonal()
+    found = _doubt(level.linearise, level, fitted, settings)
+    assert torch.allclose(torch.stack([found[0, 0], found[1, 1]]).reshape(-1).double(), expected, rtol=2e-2, atol=1e-5)
 
 
 def smooth_truth(noise: float, seed: int):

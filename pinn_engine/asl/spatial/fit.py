@@ -21,7 +21,7 @@ from ..scan import Scan
 from .foci import Foci, FocusSearch, with_foci
 from .model import POOL, BrainModel, alikeness
 from .noise import noise_excess
-from .tissue import Tissue, classify, from_maps
+from .tissue import T1, Tissue, classify, from_maps
 
 DISAGREES = 2.0  # pooled start and fit this many sd apart are flagged
 
@@ -38,6 +38,7 @@ class SpatialFit:
     status: np.ndarray  # (V,) uint8, see maps.VoxelStatus
     flow_unit: np.ndarray  # (V,) flow of the voxel's tissue on the average: what the fields are relative to
     noise_excess: float  # of neighbours over independent voxels, see noise.py
+    predicted: tuple[Tensor, Tensor] | None  # rotated data points (V, K), slopes (V, K, 2) by flow and arrival time
 
 
 def tissue_of(scan: Scan, c: Curves) -> Tissue:
@@ -54,8 +55,9 @@ def with_tissue(scan: Scan, c: Curves) -> tuple[Scan, Curves, Tissue]:
     if scan.t1_tissue is not None or not tissue.known:
         return scan, c, tissue
     t1 = np.full(scan.mask.shape, scan.acquisition.t1_tissue.number, np.float32)
-    t1[c.voxels] = tissue.t1(scan.acquisition.t1_tissue.number)
-    return replace(scan, t1_tissue=t1), replace(c, t1_tissue=t1[c.voxels]), tissue
+    grey = scan.acquisition.t1_tissue.number
+    t1[c.voxels] = tissue.t1(grey)
+    return replace(scan, t1_tissue=t1), replace(c, t1_tissue=t1[c.voxels]), replace(tissue, t1_of=(grey, grey * T1[1] / T1[0]))
 
 
 def fit_spatial(plan: Plan, scan: Scan, tissue: Tissue, level: float, progress: Callable[[float], None] | None = None) -> SpatialFit:
@@ -67,16 +69,15 @@ def fit_spatial(plan: Plan, scan: Scan, tissue: Tissue, level: float, progress: 
     start, pooled_att = pooled_start(model, graph, alike)
     settings = SmoothSettings(seed=plan.s.seed)
     kind = torch.zeros(len(plan.c), dtype=torch.long)  # one strength a field: a tissue with weak data cannot tell its own
-    smooth = fit_smooth(model.linearise, graph, alike, kind, start, settings, coarse_space(scan, plan.c, tissue), progress)
+    smooth = fit_smooth(model.linearise, graph, alike, kind, start, settings, coarse_space(scan, plan.c, tissue), progress, model)
     search = FocusSearch(model, scan.grid.spacing, smooth, settings)
     smooth, foci = search.search(smooth)
     smooth = replace(smooth, variance=with_foci(smooth, foci.variance, search.lack_of_fit(smooth)))
     solution = as_solution(model, smooth)
-    sd = solution.std("att").numpy()
-    disagreement = (pooled_att.numpy() - solution.values["att"].numpy()) / np.maximum(
-        np.hypot(sd, float(model.att[1] - model.att[0])), 1e-6
-    )
-    return SpatialFit(solution, tissue, smooth, foci, disagreement, _status(model, solution), model.flow.numpy(), excess)
+    away = pooled_att.numpy() - solution.values["att"].numpy()
+    disagreement = away / np.maximum(np.hypot(solution.std("att").numpy(), model.step), 1e-6)
+    status, predicted = _status(model, solution), model.predicted(smooth.x + smooth.offset)
+    return SpatialFit(solution, tissue, smooth, foci, disagreement, status, model.flow.numpy(), excess, predicted)
 
 
 def repetition_of_m0(scan: Scan) -> float | None:
@@ -98,10 +99,10 @@ def coarse_space(scan: Scan, c: Curves, tissue: Tissue) -> CoarseSpace:
 
 def pooled_start(model: BrainModel, graph: Neighbours, alike: Tensor) -> tuple[Tensor, Tensor]:
     """Tissue means, and fields (2, V) from scores pooled over neighbours of one tissue; also their arrival time (V,)."""
-    cross, total = model.pooled_scores()
-    model.set_tissue_means(cross, total)
+    model.set_tissue_means()
+    shift, cross, total = model.start_scores()
     rough = Roughness(graph, (alike * graph.factor).unsqueeze(0))
-    return model.start(rough.smooth(cross, POOL), rough.smooth(total, POOL))
+    return model.start(shift, rough.smooth(cross, POOL), rough.smooth(total, POOL))
 
 
 def as_solution(model: BrainModel, smooth: SmoothFit) -> Solution:

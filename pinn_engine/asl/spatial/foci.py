@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ...core.smooth_fit import SmoothFit, SmoothSettings, refit
 from .balls import Balls
-from .model import BrainModel
+from .model import PURE, BrainModel
 
 RADII = (3.2, 4.6, 6.1, 7.6, 10.0)  # mm
 MIDDLE, STRICT = 40.0, 5.0  # foci expected: for intervals; for the list and the intervals of flow in GM
@@ -105,14 +105,14 @@ class FocusSearch:
         gradient, information, _ = self.model.linearise(smooth.x + smooth.offset)
         own = torch.stack([information[0, 0], information[1, 1]])
         pulled = own.unsqueeze(2) * smooth.samples
-        share = self.model.tissue.share
-        extra = np.zeros((2, len(share)), np.float32)
-        for kind in range(share.shape[1]):
-            inside = share[:, kind] > 0.5
+        weight = ((self.model.unit / self.model.flow) ** PURE).numpy()  # little grey matter in a voxel of white is most of its signal
+        extra = np.zeros((2, weight.shape[1]), np.float32)
+        for kind, pure in enumerate(weight):
+            inside = self.model.tissue.share[:, kind] > 0.5
             if inside.sum() < LEAST_KIND:
                 continue
             for k in range(2):
-                values = torch.cat([gradient[k, :, None], own[k, :, None], pulled[k]], dim=1).numpy() * inside[:, None]
+                values = torch.cat([gradient[k, :, None], own[k, :, None], pulled[k]], dim=1).numpy() * pure[:, None]
                 transformed = self.balls.forward(values.astype(np.float32))
                 extra[k, inside] = self._excess(self.balls.total(transformed, CHECKED)[inside])
         return extra

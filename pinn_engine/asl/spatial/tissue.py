@@ -28,12 +28,13 @@ CHUNK = 65536  # voxels at once
 class Tissue:
     """`share` (V, 3) of a voxel's M0 that is GM, WM, CSF, and its covariance `doubt` (V, 3, 3); all GM where the data cannot tell.
 
-    `origin` says from what.
+    `origin` says from what. `t1_of` grey and white matter (s), where no T1 map was given: a voxel's own T1 then is no better known.
     """
 
     share: np.ndarray
     origin: str
     doubt: np.ndarray | None = None
+    t1_of: tuple[float, float] | None = None
 
     @property
     def known(self) -> bool:

@@ -64,4 +64,4 @@ def mixed(fits: list[SpatialFit], value: SubjectValue) -> SpatialFit:
     solution = replace(
         one, names=("cbf", "att", "t1b"), theta=mean, values=values, covariance=covariance, condition=condition, weakest=weakest
     )
-    return replace(fits[0], solution=solution)
+    return replace(fits[0], solution=solution, predicted=None)  # curves of the mean
