@@ -104,7 +104,7 @@ def fit(
     if method == "pinn":
         level = max(model_error_by_evidence(plan), LEAST_MODEL_ERROR) if model_error is None else model_error
     if "abv" in settings.unknown and scan.m0 is not None:
-        share = (tissue or tissue_of(scan, c)).share
+        share = (tissue or tissue_of(scan, plan.c)).share
         plan.arterial = ArterialSearch(plan, scan.mask.shape, scan.grid.spacing, share).prior()
     if tissue is None:
         return report_weights(_result(scan, plan, solve(plan, level, progress), level, notes), weights)
