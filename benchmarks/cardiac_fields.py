@@ -125,12 +125,13 @@ def main() -> None:
     p = argparse.ArgumentParser(description=__doc__)
     p.add_argument("rows", nargs="*", default=[*ROWS])
     p.add_argument("--draws", type=int, default=5)
+    p.add_argument("--first", type=int, default=0, metavar="N", help="start at this draw")
     p.add_argument("--threads", type=int, default=1)
     call = p.parse_args()
     torch.set_num_threads(call.threads)
     for name in call.rows:
         results = []
-        for draw in range(call.draws):
+        for draw in range(call.first, call.first + call.draws):
             results.append(ROWS[name](FIRST_SEED + draw))
             print(name, draw, "  ".join(f"{k} {v:.3g}" for k, v in results[-1].items()), flush=True)
         middle = {k: float(np.median([abs(r[k]) for r in results])) for k in results[0]}

@@ -202,13 +202,14 @@ def main() -> None:
     p = argparse.ArgumentParser(description=__doc__)
     p.add_argument("rows", nargs="*", default=[*ROWS])
     p.add_argument("--draws", type=int, default=5)
+    p.add_argument("--first", type=int, default=0, metavar="N", help="start at this draw")
     p.add_argument("--deepxde", metavar="PYTHON", help="interpreter of an environment with deepxde and torch")
     p.add_argument("--seconds", type=float, default=120.0, help="for DeepXDE on the planar wave (row deepxde-planar)")
     call = p.parse_args()
     torch.set_num_threads(1)
     for name in call.rows:
         results = []
-        for draw in range(call.draws):
+        for draw in range(call.first, call.first + call.draws):
             if name == "deepxde-planar":
                 data, V = planar(FIRST_SEED + draw, call.seconds)
                 results.append(tutorial(call.deepxde, data, V, 0.1, call.seconds, "D,a,b"))
