@@ -78,7 +78,7 @@ def _cable(models: Sequence[AlievPanfilov], duration: float) -> tuple[Tensor, Te
     x = torch.arange(n, dtype=torch.float64)[:, None] * SPACING
     scale = many.front_scale(1.0)
     V = torch.sigmoid((2.0 - x) / scale).expand(n, len(models)).clone()
-    W = torch.zeros_like(V)
+    W = (many.rest + torch.zeros_like(V)).clone()
     probe, half = round(PROBE / SPACING), 0.5 * STEP
     track: list[tuple[Tensor, Tensor]] = []
     crossing = np.full(len(models), -1)
@@ -108,6 +108,6 @@ def _cable(models: Sequence[AlievPanfilov], duration: float) -> tuple[Tensor, Te
             exact = (c - 1 + share) + grid  # the crossing lies between two steps
             j = exact.floor().clamp(0, series.shape[1] - 2).long()
             value = series[i, j] + (exact - j).clamp(0, 1) * (series[i, j + 1] - series[i, j])
-            rows.append(torch.where(exact < 0, torch.zeros_like(value), value))
+            rows.append(torch.where(exact < 0, series[i, 0], value))  # ahead of the front
         out.append(torch.stack(rows))
     return out[0], out[1]

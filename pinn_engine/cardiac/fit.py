@@ -68,6 +68,9 @@ def fit(
         if data.LAT is not None:
             return _from_lat(data, model, across, noise, strength, seed, tell)
         from .from_voltage import fit_map, fit_numbers
+        from .pacing import last_beat
+
+        data, model = last_beat(data, model)
 
         if method == "network":
             from .from_network import fit_network

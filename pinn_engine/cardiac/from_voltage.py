@@ -38,7 +38,7 @@ def fit_map(
     """D as a map; a and b given, or fitted with it."""
     again = share_firing_again(data)
     if again > SHARE:
-        fix = "fit one D with --unknown D and without --map, or cut the record to one beat"
+        fix = "fit one D with --unknown D and without --map, or use the frames of one beat (--window)"
         raise InputError(
             data.source, "the tissue fires more than once: no single activation map exists", found=f"{100 * again:.0f} % of it", fix=fix
         )

@@ -10,14 +10,16 @@ from typing import Any
 from ..errors import InputError
 
 GUARD = -0.15  # V in the recovery rate is held above this: W/(V + mu2) has a pole at V = -0.3, far outside what V does
+MOST_REST = 0.5  # of W ahead of a wave; twice that and none travels
 
 
 @dataclass(frozen=True)
 class AlievPanfilov:
     """V_t = div(D grad V) - k V (V - a)(V - 1) - V W ;  W_t = (eps + mu1 W / (V + mu2)) (-W - k V (V - b - 1)); t in TU, no flux of V.
 
-    a: threshold; b: shift of the recovery, sets the duration of the action potential. Every value a number or a tensor that broadcasts
-    against V (one a node, or one a problem).
+    a: threshold; b: shift of the recovery, sets the duration of the action potential. `rest` is no parameter of the equations: W that the
+    last beat has left in the tissue that a wave runs into, 0 after a long rest. Every value a number or a tensor that broadcasts against V
+    (one a node, or one a problem).
     """
 
     a: Any = 0.01
@@ -26,6 +28,7 @@ class AlievPanfilov:
     mu1: Any = 0.2
     mu2: Any = 0.3
     eps: Any = 0.002
+    rest: Any = 0.0
 
     needs = ("V", "V_t", "W", "W_t", "div_D_grad_V")
 
@@ -50,12 +53,17 @@ class AlievPanfilov:
         return self.eps + self.mu1 * W / (V.clip(min=GUARD) + self.mu2)
 
     def speed(self, D: Any) -> Any:
-        """Speed of a planar front into tissue at rest, mm/TU: c = sqrt(k D / 2) (1 - 2 a). Exact with W = 0."""
-        return (0.5 * self.k * D) ** 0.5 * (1.0 - 2.0 * self.a)
+        """Speed of a planar front, mm/TU: c = sqrt(k D / 2) (1 - 2 a) into tissue long at rest. Exact with W the same all along."""
+        return (0.5 * self.k * D) ** 0.5 * self._drive
 
     def diffusivity(self, speed: Any) -> Any:
         """D, mm^2/TU, that makes a planar front this fast (mm/TU): the inverse of `speed`."""
-        return 2.0 * speed**2 / (self.k * (1.0 - 2.0 * self.a) ** 2)
+        return 2.0 * speed**2 / (self.k * self._drive**2)
+
+    @property
+    def _drive(self) -> Any:
+        """r2 - 2 r1 of the reaction -k V (V - r1)(V - r2) with W = rest."""
+        return 1.5 * ((1.0 - self.a) ** 2 - 4.0 * self.rest / self.k) ** 0.5 - 0.5 * (1.0 + self.a)
 
     def front_scale(self, D: Any) -> Any:
         """s = sqrt(2 D / k), mm: V = 1/(1 + exp((x - c t)/s)) is the exact front; its 10-90 % width is 4.394 s."""
@@ -104,4 +112,7 @@ def parse_parameters(pairs: Iterable[str], base: AlievPanfilov | None = None) ->
             found=f"k={values['k']}, mu2={values['mu2']}",
             fix="the defaults are 8 and 0.3",
         )
+    if not 0.0 <= values["rest"] <= MOST_REST:
+        fix = "it is the W that the last beat left: some hundredths"
+        raise InputError("--parameters", f"rest must lie between 0 and {MOST_REST}", found=values["rest"], fix=fix)
     return AlievPanfilov(**values)

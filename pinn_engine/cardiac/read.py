@@ -23,6 +23,7 @@ from .units import TimeUnit
 
 FIT_NODES = 3000  # a rectangle is fitted on a grid of at most about this many nodes: T and log D are smooth where V is not
 MIN_SAMPLES = 200
+LEAST_FRAMES = 5
 FAR = 8.0  # mm: a measured point farther from the surface was not taken on it
 
 
@@ -74,9 +75,37 @@ class HeartData:
         return Samples(row, column, torch.from_numpy(picked.data), value, torch.full_like(value, sd), time)
 
 
-def read(path: str | Path, *, time_unit: str = "ms", times: str | Path | None = None, array: str | None = None) -> HeartData:
-    """Read a movie (4-D NIfTI) or a mesh with point data LAT or V. `times`: a text file of the frames' times; `array`: the data's name."""
-    path, unit = Path(path), TimeUnit(time_unit)  # type: ignore[arg-type]
+def read(
+    path: str | Path,
+    *,
+    time_unit: str = "ms",
+    times: str | Path | None = None,
+    array: str | None = None,
+    window: tuple[float, float] | None = None,
+) -> HeartData:
+    """Read a movie (4-D NIfTI) or a mesh with point data LAT or V. `times`: a text file of the frames' times; `array`: the data's name.
+
+    `window`: first and last time, in `time_unit`, of the frames of V that are used.
+    """
+    data = _read(Path(path), time_unit, times, array)
+    return data if window is None else within(data, *window)
+
+
+def within(data: HeartData, begin: float, end: float) -> HeartData:
+    """Its frames from `begin` to `end`, in its own unit of time."""
+    if data.V is None or data.times is None:
+        raise InputError("--window", "is for records of V", found=f"activation times in {data.source}", fix="leave it away")
+    unit = data.unit
+    kept = (data.times >= unit.to_tu(begin) - 1e-6) & (data.times <= unit.to_tu(end) + 1e-6)
+    if kept.sum() < LEAST_FRAMES:
+        first, last = (float(unit.from_tu(t)) for t in data.times[[0, -1]])
+        fix = f"the record goes from {first:g} to {last:g} {unit.time}, {len(kept)} frames; {LEAST_FRAMES} at least are needed"
+        raise InputError("--window", "holds too few frames", found=f"{int(kept.sum())} from {begin:g} to {end:g}", fix=fix)
+    return replace(data, V=data.V[:, kept], times=data.times[kept])
+
+
+def _read(path: Path, time_unit: str, times: str | Path | None, array: str | None) -> HeartData:
+    unit = TimeUnit(time_unit)  # type: ignore[arg-type]
     if path.name.lower().endswith((".nii", ".nii.gz")):
         return from_movie(path, unit)
     mesh = meshes.read(path)

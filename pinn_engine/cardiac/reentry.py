@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..core.solution import Status
+from ..errors import InputError
 from .cycles import local_sums, spread_locally
 from .fem import Diffusion, Elements, elements
 from .fit import PLANE, numbers_result
@@ -21,6 +22,7 @@ from .state_fit import StateFit, fit_state
 BIN = 2.5  # TU
 VALLEY = 0.5  # a fall and a rise of V by this much is two activations
 SHARE = 0.05  # of the tissue
+LEAST_EXPLAINED = 0.5  # of the frames: where fewer follow from the first, D is no one's
 SUSPECT = 1.5  # residual over scatter from which a fit is called doubtful; a good one has 1.0
 FEW = 3.0  # samples in a bin round a place, below which it is not looked at
 
@@ -93,6 +95,12 @@ def numbers_of_waves(
     shape = Diffusion(1.0, ratio) if ratio is not None else None
     samples = data.samples(noise or 0.1)
     found = fit_state(data.mesh, samples, data.times, model, names, shape=shape, sd=noise, progress=progress)
+    if found.frames < LEAST_EXPLAINED * len(data.times):
+        told = (
+            f"frames up to {float(data.unit.from_tu(data.times[found.frames - 1])):.4g} of {float(data.unit.from_tu(data.times[-1])):.4g}"
+        )
+        fix = "a stimulus inside it? Use the frames after the last one (--window), or paced beats with rest between them"
+        raise InputError(data.source, "later waves do not follow from its first frame", found=f"{told} {data.unit.time} explained", fix=fix)
     seen = replace(data, V=data.V[:, : found.frames], times=data.times[: found.frames])
     V, W = data.back(found.V), data.back(found.W)
     return _result(seen, found, names, ratio, noise, share, seed, V, W, len(data.times))

@@ -30,6 +30,7 @@ def add(commands) -> None:
 def add_options(p: argparse.ArgumentParser) -> None:
     """All options but the input and the folder, shared with the studies."""
     p.add_argument("--times", metavar="FILE", help="times of the frames of V, one a line")
+    p.add_argument("--window", type=_window, metavar="BEGIN,END", help="use the frames of V between these times")
     p.add_argument("--array", metavar="NAME", help="point data to fit (default: LAT, else V)")
     p.add_argument("--reference", metavar="IMAGE", help="volumes of a mesh on this image's grid")
     p.add_argument("--spacing", type=float, metavar="MM", help="or on a grid of this spacing (default 1)")
@@ -92,7 +93,7 @@ def run_fit(call: argparse.Namespace) -> int:
 
 def task(call: argparse.Namespace, input: str, out: str) -> Task:
     """What is asked of one heart."""
-    read = {"time_unit": call.time_unit, "times": call.times, "array": call.array}
+    read = {"time_unit": call.time_unit, "times": call.times, "array": call.array, "window": call.window}
     return Task(input, out, read, fit_arguments(call), organ="cardiac", save={"reference": call.reference, "spacing": call.spacing})
 
 
@@ -182,7 +183,12 @@ def make_phantom(
     first = round(begin / movie.step)
     V = observe_V(movie.V.reshape(-1, movie.V.shape[3]), share, noise, seed).reshape(movie.V.shape)[..., first:]
     target = out / "phantom_movie.nii.gz"
-    about = {"Truth": "truth/simulation_movie.nii.gz", "FirstFrameInTruth": first * movie.step, "Share": share, "NoiseSD": noise}
+    about: dict[str, Any] = {
+        "Truth": "truth/simulation_movie.nii.gz",
+        "FirstFrameInTruth": first * movie.step,
+        "Share": share,
+        "NoiseSD": noise,
+    }
     write_movie(target, V, movie.grid, movie.step, "tu", **about)
     return target
 
@@ -232,6 +238,14 @@ def dice(true: np.ndarray, value: np.ndarray, limit: float = 0.05) -> float:
     """Overlap of the scars."""
     a, b = true < limit, value < limit
     return float(2.0 * (a & b).sum() / max(a.sum() + b.sum(), 1))
+
+
+def _window(text: str) -> tuple[float, float]:
+    try:
+        begin, end = (float(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not two times such as 100,180") from None
+    return begin, end
 
 
 def _lengths(text: str) -> tuple[float, ...]:

@@ -68,10 +68,13 @@ def read_movie(path: str | Path) -> Movie:
     return Movie(data, grid, step * scale, unit, start * scale, path.name)
 
 
-def write_movie(path: str | Path, V: np.ndarray, grid: Grid, step: float, unit: str, **more: object) -> None:
-    """Write V (X, Y, Z, F) float32 and its sidecar (with `more` in it); NIfTI has no code for TU: its time unit is then left unknown."""
+def write_movie(path: str | Path, V: np.ndarray, grid: Grid, step: float, unit: str, *, start: float = 0.0, **more: object) -> None:
+    """Write V (X, Y, Z, F) float32, its first frame at `start`, and its sidecar (with `more` in it).
+
+    NIfTI has no code for TU: its time unit is then left unknown.
+    """
     compress = str(path).endswith(".gz")
-    write_file(path, encode(V, grid, compress=compress, movie=(step, "msec" if unit == "ms" else None)))
+    write_file(path, encode(V, grid, compress=compress, movie=(start, step, "msec" if unit == "ms" else None)))
     about = {"Quantity": "V, without unit: 0 = rest, 1 = peak", "TimeStep": step, "TimeUnit": "TU" if unit == "tu" else "ms", **more}
     write_file(str(path).removesuffix(".gz").removesuffix(".nii") + ".json", (json.dumps(about, indent=2) + "\n").encode())
 

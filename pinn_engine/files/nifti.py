@@ -119,11 +119,12 @@ def encode(
     labels: bool = False,
     description: str = "",
     compress: bool = True,
-    movie: tuple[float, str | None] | None = None,
+    movie: tuple[float, float, str | None] | None = None,
 ) -> bytes:
     """The bytes of a NIfTI-1 file: float32 (uint8 where `labels`), mm and s, the grid's affine and codes; the same input, the same bytes.
 
-    `movie`: the step from frame to frame and its unit ("msec", or None where NIfTI has no code for it); only there NaN = not observed.
+    `movie`: time of the first frame, step from frame to frame, and their unit ("msec", or None where NIfTI has no code for it); only there
+    NaN = not observed.
     Raises ValueError, a fault of ours and not of the input, for values that are not finite or do not fit the grid.
     """
     import nibabel
@@ -140,8 +141,8 @@ def encode(
     image.set_qform(grid.affine, code=grid.qform_code)
     image.set_sform(grid.affine, code=grid.sform_code)
     if movie is not None:
-        image.header["pixdim"][4] = movie[0]
-    image.header.set_xyzt_units("mm", "sec" if movie is None else movie[1])
+        image.header["toffset"], image.header["pixdim"][4] = movie[:2]
+    image.header.set_xyzt_units("mm", "sec" if movie is None else movie[2])
     image.header["descrip"] = description.encode("ascii", "replace")[:79]
     raw = image.to_bytes()
     if not compress:

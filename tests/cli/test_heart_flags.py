@@ -59,6 +59,7 @@ REFUSED = {  # flag: values that this input cannot have, a word of the line: wha
     "--map": (("a",), "only D can be a map"),
     "--physics": (("aliev-panfilov",), "has activation times only"),
     "--method": (("network",), "field networks need V"),
+    "--window": (("10,20",), "is for records of V"),  # what it does: tests/cardiac/test_pacing.py
     "--times": (("{times}",), "has no point data called V"),
     "--device": (("cuda",), "heart fits"),
     "--threads": (("0",), "at least 1"),
