@@ -52,7 +52,7 @@ def square(D_map, seed, kind, planar=False, count=300):
 
 
 def paced(seed, period=80.0, beats=3):
-    """The scar and its corner wave, set off again every `period` TU in tissue that has not wholly recovered; 5 % of V of the whole record."""
+    """The scar, its corner wave set off again every `period` TU in tissue that has not wholly recovered; 5 % of V of the whole record."""
     mesh, grid = shapes.rectangle((10.0, 10.0), 0.1)
     D = phantom.scar_map()(mesh.points)
     near = np.linalg.norm(mesh.points, axis=1) < protocols.IGNITION * MODEL.front_scale(0.1)
