@@ -2,35 +2,45 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from .cycles import cycles
 from .model import AlievPanfilov
 from .read import HeartData
+from .reentry import SHARE, share_firing_again
 
-QUIET = 0.06  # share of the largest mean V below which the tissue rests
-STRONG = 0.5  # share of it that a beat reaches
+EXCITED, QUIET = 0.5, 0.02  # V above which a sample counts as excited; share of such samples up to which the tissue rests
+STRONG = 0.5  # of the largest such share: what a beat reaches
 AFTER = 4.0  # TU of rest that are kept after a beat; none before it, for a run that begins at rest has no wave
 
 
-def whole_beats(V: np.ndarray, times: np.ndarray) -> list[tuple[int, int]]:
-    """Of V (N, F), NaN = not observed, at `times` (F,) TU: first and last frame of each beat between two rests.
+@dataclass(frozen=True)
+class WholeBeat:
+    """First and last frame, and the time (TU) at which half of what it reaches is excited."""
 
-    The tissue rests where the mean V over all of it does. A record that begins or ends amid a beat does not hold that beat whole.
+    first: int
+    last: int
+    time: float
+
+
+def whole_beats(V: np.ndarray, times: np.ndarray) -> list[WholeBeat]:
+    """Each beat between two rests in V (N, F), NaN = not observed, at `times` (F,) TU.
+
+    A record that begins or ends amid a beat does not hold that beat whole.
     """
-    seen = np.isfinite(V)
-    mean = np.where(seen, V, 0.0).sum(axis=0) / np.maximum(seen.sum(axis=0), 1)
-    active = mean > QUIET * mean.max()
-    edge = np.diff(active.astype(int))
+    share = (V > EXCITED).sum(axis=0) / np.maximum(np.isfinite(V).sum(axis=0), 1)
+    edge = np.diff((share > QUIET).astype(int))
     begins, ends = np.flatnonzero(edge == 1) + 1, np.flatnonzero(edge == -1)
     found = []
     for k, begin in enumerate(begins):
         later = ends[ends >= begin]
-        if len(later) and mean[begin : later[0] + 1].max() > STRONG * mean.max():
+        if len(later) and (reached := share[begin : later[0] + 1].max()) > STRONG * share.max():
             to_rest = int(begins[k + 1]) - 1 if k + 1 < len(begins) else len(times) - 1
-            found.append((int(begin), min(to_rest, int(np.searchsorted(times, times[later[0]] + AFTER)))))
+            last = min(to_rest, int(np.searchsorted(times, times[later[0]] + AFTER)))
+            half = begin + int(np.argmax(share[begin:] > 0.5 * reached))
+            found.append(WholeBeat(int(begin), last, float(times[half])))
     return found
 
 
@@ -39,13 +49,13 @@ def last_beat(data: HeartData, model: AlievPanfilov) -> tuple[HeartData, AlievPa
     if data.V is None or data.times is None or model.rest:
         return data, model
     found = whole_beats(np.where(data.inside[:, None], data.V, np.nan), data.times)
-    if len(found) < 2:
+    if len(found) < 2 or share_firing_again(data) <= SHARE:  # pieces of tissue that fire one after the other are one beat
         return data, model
-    (before, _), (first, last) = found[-2:]
-    period, frames = float(data.times[first] - data.times[before]), slice(first, last + 1)
+    before, beat = found[-2:]
+    period, frames = beat.time - before.time, slice(beat.first, beat.last + 1)
     rest = float(cycles(model, (period,))[0].at(np.array(-1.0))[1])
     unit = data.unit
-    begin, end, step = (float(unit.from_tu(t)) for t in (data.times[first], data.times[last], period))
+    begin, end, step = (float(unit.from_tu(t)) for t in (data.times[beat.first], data.times[beat.last], period))
     note = (
         f"the record holds {len(found)} whole beats with rest between: the last one is fitted ({begin:.4g} to {end:.4g} {unit.time}), into "
         f"tissue that a beat every {step:.4g} {unit.time} leaves at W = {rest:.2g} (its doubt is in no interval; a and b lean on it)"

@@ -40,11 +40,12 @@ def test_frames_of_whole_beats(active, found):
     V[1, ::2] = np.nan
     if "1" not in active:
         V[:] = 0.0
-    starts = [begin for begin, _ in pacing.whole_beats(V, times)]
-    assert starts == [begin for begin, _ in found]
-    for (_, last), (_, most) in zip(pacing.whole_beats(V, times), found, strict=True):
-        assert last <= most
-        assert active[last] == "."
+    beats = pacing.whole_beats(V, times)
+    assert [beat.first for beat in beats] == [begin for begin, _ in found]
+    assert [beat.time for beat in beats] == [times[begin] for begin, _ in found]
+    for beat, (_, most) in zip(beats, found, strict=True):
+        assert beat.last <= most
+        assert active[beat.last] == "."
 
 
 @pytest.mark.parametrize("rest", [0.0, 0.05, 0.15])
@@ -120,6 +121,18 @@ def test_waves_that_do_not_follow_from_the_first_frame_are_refused(monkeypatch, 
     monkeypatch.setattr(reentry, "fit_state", lambda *a, **k: found)
     with pytest.raises(InputError, match=r"later waves do not follow .* 8 of 179 TU"):
         reentry.numbers_of_waves(data, MODEL, ("D",), None, None, 0.9, 0, lambda done: None)
+
+
+def test_two_pieces_that_fire_one_after_the_other_are_one_beat():
+    """Only where the same tissue fires again is the first beat left out."""
+    mesh, _ = shapes.rectangle((4.0, 2.0), 0.2)
+    times, x = np.arange(0.0, 120.0, 2.0), mesh.points[:, 0]
+    one = np.where((times > 10) & (times < 40), 1.0, 0.0) * (x < 2.5)[:, None]
+    two = np.where((times > 60) & (times < 90), 1.0, 0.0) * np.ones_like(x)[:, None]
+    for late, cut in ((two * (x >= 2.5)[:, None], False), (two, True)):
+        data = from_mesh(mesh, TU, V=one + late, times=times)
+        assert len(pacing.whole_beats(data.V, times)) == 2
+        assert (len(pacing.last_beat(data, MODEL)[0].times) < len(times)) == cut
 
 
 def test_rest_must_be_possible():
