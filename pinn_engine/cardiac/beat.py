@@ -28,7 +28,7 @@ class Beat:
     V_b: Tensor | None = None
 
     def V_and_slope(self, s: Tensor) -> tuple[Tensor, Tensor]:
-        """V(s) and V'(s), 1/TU; before the table 0, after it its last value."""
+        """V(s) and V'(s), 1/TU; before the table its first value (tissue at rest), after it its last."""
         return _read(self.V, s)
 
     def W_at(self, s: Tensor) -> Tensor:
@@ -78,7 +78,7 @@ def _cable(models: Sequence[AlievPanfilov], duration: float) -> tuple[Tensor, Te
     x = torch.arange(n, dtype=torch.float64)[:, None] * SPACING
     scale = many.front_scale(1.0)
     V = torch.sigmoid((2.0 - x) / scale).expand(n, len(models)).clone()
-    W = (many.rest + torch.zeros_like(V)).clone()
+    W = many.rest + torch.zeros_like(V)
     probe, half = round(PROBE / SPACING), 0.5 * STEP
     track: list[tuple[Tensor, Tensor]] = []
     crossing = np.full(len(models), -1)

@@ -51,10 +51,10 @@ def fit(
     """Fit one heart.
 
     `unknown`: D, or D,a,b (from V only); `map`: ("D",) for D as a map (always so from activation times). `physics`: "eikonal" or
-    "aliev-panfilov" (default: by the data). `method`, for V and numbers: "travelling" (one beat) or "network" (field networks V, W, any
-    number of beats); None = one beat, or runs of the simulator from an unknown first frame where tissue fires more than once. `noise`: sd
-    of the data in its own unit, None = estimated. `across`: D across the fibres over D along them. `strength`: of the map's prior, None =
-    chosen by held-out data.
+    "aliev-panfilov" (default: by the data). `method`, for V and numbers: "travelling" (one beat) or "network" (field networks V, W, also
+    where waves come back); None = one beat, or runs of the simulator from an unknown first frame where tissue fires more than once. Of
+    several beats with rest between the last whole one is fitted (`pacing.py`). `noise`: sd of the data in its own unit, None = estimated.
+    `across`: D across the fibres over D along them. `strength`: of the map's prior, None = chosen by held-out data.
     """
     model = model or AlievPanfilov()
     _check(data, tuple(unknown), tuple(map or ()), physics)
@@ -272,7 +272,8 @@ def number_maps(data: HeartData, D: Parameter, model: AlievPanfilov, relative_sp
 
 
 def given_parameters(model: AlievPanfilov, names: Sequence[str]) -> dict[str, Parameter]:
-    return {name: Parameter(float(getattr(model, name)), 0.0, "1", "given") for name in names}
+    more = ("rest",) if model.rest else ()
+    return {name: Parameter(float(getattr(model, name)), 0.0, "1", "given") for name in (*names, *more)}
 
 
 STIR = 0.3  # tissue that fires reaches a V of almost 1

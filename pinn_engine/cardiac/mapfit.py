@@ -141,11 +141,9 @@ class MapProblem(SparseProblem):
         if self.active is None:
             self.advance(theta)
         T, u = self.split(theta)
-        c0 = torch.tensor(front_constant(self.parameters(theta)), dtype=torch.float64)
-        slope = None
-        if self.free:
-            a = theta[-2].exp()
-            slope = -2.0 * a * (self.model.k / 2.0) ** 0.5  # d c0 / d log a
+        model = self.parameters(theta)
+        c0 = torch.tensor(front_constant(model), dtype=torch.float64)
+        slope = c0 * model.log_speed_by_a * theta[-2].exp() if self.free else None  # d c0 / d log a
         e, t = self.equation.element, self.tuning
         scale = (self.active.to(T) * e.mass / self.patch).sqrt()  # type: ignore[union-attr]
         terms = {"data": self._data(theta, T)}

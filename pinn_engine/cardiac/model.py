@@ -10,7 +10,6 @@ from typing import Any
 from ..errors import InputError
 
 GUARD = -0.15  # V in the recovery rate is held above this: W/(V + mu2) has a pole at V = -0.3, far outside what V does
-MOST_REST = 0.5  # of W ahead of a wave; twice that and none travels
 
 
 @dataclass(frozen=True)
@@ -65,6 +64,16 @@ class AlievPanfilov:
         """r2 - 2 r1 of the reaction -k V (V - r1)(V - r2) with W = rest."""
         return 1.5 * ((1.0 - self.a) ** 2 - 4.0 * self.rest / self.k) ** 0.5 - 0.5 * (1.0 + self.a)
 
+    @property
+    def log_speed_by_a(self) -> Any:
+        """d log c / da."""
+        return (-1.5 * (1.0 - self.a) / ((1.0 - self.a) ** 2 - 4.0 * self.rest / self.k) ** 0.5 - 0.5) / self._drive
+
+    @property
+    def travels(self) -> bool:
+        """Whether a front moves into tissue with W = rest (numbers only)."""
+        return (1.0 - self.a) ** 2 > 4.0 * self.rest / self.k and self._drive > 0
+
     def front_scale(self, D: Any) -> Any:
         """s = sqrt(2 D / k), mm: V = 1/(1 + exp((x - c t)/s)) is the exact front; its 10-90 % width is 4.394 s."""
         return (2.0 * D / self.k) ** 0.5
@@ -112,7 +121,8 @@ def parse_parameters(pairs: Iterable[str], base: AlievPanfilov | None = None) ->
             found=f"k={values['k']}, mu2={values['mu2']}",
             fix="the defaults are 8 and 0.3",
         )
-    if not 0.0 <= values["rest"] <= MOST_REST:
-        fix = "it is the W that the last beat left: some hundredths"
-        raise InputError("--parameters", f"rest must lie between 0 and {MOST_REST}", found=values["rest"], fix=fix)
-    return AlievPanfilov(**values)
+    model = AlievPanfilov(**values)
+    if not (values["rest"] >= 0 and model.travels):
+        found, fix = f"rest={values['rest']:g} with k={values['k']:g}", "rest is the W that the last beat left: some hundredths"
+        raise InputError("--parameters", "no wave travels into such tissue", found=found, fix=fix)
+    return model

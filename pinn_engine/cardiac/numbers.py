@@ -35,8 +35,8 @@ def with_floor(covariance: np.ndarray, names: tuple[str, ...], D: float) -> np.n
 
 
 def speed_sd(model: AlievPanfilov, D: float, names: tuple[str, ...], covariance: np.ndarray) -> float:
-    """Relative sd of c = sqrt(k D / 2) (1 - 2a): far smaller than the sds of D and a tell, for they trade off along it."""
-    slope = {"D": 0.5 / D, "a": -2.0 / (1.0 - 2.0 * model.a)}
+    """Relative sd of the speed c of a front: far smaller than the sds of D and a tell, for they trade off along it."""
+    slope = {"D": 0.5 / D, "a": float(model.log_speed_by_a)}
     g = np.array([slope.get(name, 0.0) for name in names])
     return float(np.sqrt(g @ covariance @ g))
 

@@ -28,37 +28,45 @@ class WholeBeat:
 def whole_beats(V: np.ndarray, times: np.ndarray) -> list[WholeBeat]:
     """Each beat between two rests in V (N, F), NaN = not observed, at `times` (F,) TU.
 
-    A record that begins or ends amid a beat does not hold that beat whole.
+    A record that begins or ends amid a beat does not hold that beat whole; rests shorter than AFTER, and frames without a sample, are none.
     """
-    share = (V > EXCITED).sum(axis=0) / np.maximum(np.isfinite(V).sum(axis=0), 1)
-    edge = np.diff((share > QUIET).astype(int))
-    begins, ends = np.flatnonzero(edge == 1) + 1, np.flatnonzero(edge == -1)
+    count = np.isfinite(V).sum(axis=0)
+    frames = np.flatnonzero(count)
+    share, at = (V[:, frames] > EXCITED).sum(axis=0) / count[frames], times[frames]
+    runs: list[list[int]] = []
+    for frame in np.flatnonzero(share > QUIET).tolist():
+        if runs and (frame == runs[-1][1] + 1 or at[frame] - at[runs[-1][1]] < AFTER):
+            runs[-1][1] = frame
+        else:
+            runs.append([frame, frame])
     found = []
-    for k, begin in enumerate(begins):
-        later = ends[ends >= begin]
-        if len(later) and (reached := share[begin : later[0] + 1].max()) > STRONG * share.max():
-            to_rest = int(begins[k + 1]) - 1 if k + 1 < len(begins) else len(times) - 1
-            last = min(to_rest, int(np.searchsorted(times, times[later[0]] + AFTER)))
+    for (begin, end), after in zip(runs, [*runs, [len(share), 0]][1:], strict=True):
+        reached = share[begin : end + 1].max()
+        if begin > 0 and end + 1 < len(share) and reached > STRONG * share.max():
+            last = min(after[0] - 1, int(np.searchsorted(at, at[end] + AFTER)))
             half = begin + int(np.argmax(share[begin:] > 0.5 * reached))
-            found.append(WholeBeat(int(begin), last, float(times[half])))
+            found.append(WholeBeat(int(frames[begin]), int(frames[last]), float(at[half])))
     return found
 
 
 def last_beat(data: HeartData, model: AlievPanfilov) -> tuple[HeartData, AlievPanfilov]:
-    """The last whole beat of a record of several, and the model with the W that beats in such steps leave; else both as they are."""
-    if data.V is None or data.times is None or model.rest:
+    """The last whole beat of a record of several, and the model with the W that beats in such steps leave, if none is given; else both
+    as they are."""
+    if data.V is None or data.times is None:
         return data, model
     found = whole_beats(np.where(data.inside[:, None], data.V, np.nan), data.times)
     if len(found) < 2 or share_firing_again(data) <= SHARE:  # pieces of tissue that fire one after the other are one beat
         return data, model
     before, beat = found[-2:]
     period, frames = beat.time - before.time, slice(beat.first, beat.last + 1)
-    rest = float(cycles(model, (period,))[0].at(np.array(-1.0))[1])
+    slower = model if model.rest else replace(model, rest=float(cycles(model, (period,))[0].at(np.array(-1.0))[1]))
+    if not slower.travels:
+        return data, model
     unit = data.unit
     begin, end, step = (float(unit.from_tu(t)) for t in (data.times[beat.first], data.times[beat.last], period))
     note = (
         f"the record holds {len(found)} whole beats with rest between: the last one is fitted ({begin:.4g} to {end:.4g} {unit.time}), into "
-        f"tissue that a beat every {step:.4g} {unit.time} leaves at W = {rest:.2g} (its doubt is in no interval; a and b lean on it)"
+        f"tissue that a beat every {step:.4g} {unit.time} leaves at W = {slower.rest:.2g} (its doubt is in no interval; a and b lean on it)"
     )
     cut = replace(data, V=data.V[:, frames], times=data.times[frames], notes=(*data.notes, note))
-    return cut, replace(model, rest=rest)
+    return cut, slower

@@ -96,7 +96,8 @@ def within(data: HeartData, begin: float, end: float) -> HeartData:
     if data.V is None or data.times is None:
         raise InputError("--window", "is for records of V", found=f"activation times in {data.source}", fix="leave it away")
     unit = data.unit
-    kept = (data.times >= unit.to_tu(begin) - 1e-6) & (data.times <= unit.to_tu(end) + 1e-6)
+    nearly = 0.01 * float(np.median(np.diff(data.times)))  # headers hold the step as float32
+    kept = (data.times >= unit.to_tu(begin) - nearly) & (data.times <= unit.to_tu(end) + nearly)
     if kept.sum() < LEAST_FRAMES:
         first, last = (float(unit.from_tu(t)) for t in data.times[[0, -1]])
         fix = f"the record goes from {first:g} to {last:g} {unit.time}, {len(kept)} frames; {LEAST_FRAMES} at least are needed"

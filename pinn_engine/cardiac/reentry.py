@@ -96,11 +96,10 @@ def numbers_of_waves(
     samples = data.samples(noise or 0.1)
     found = fit_state(data.mesh, samples, data.times, model, names, shape=shape, sd=noise, progress=progress)
     if found.frames < LEAST_EXPLAINED * len(data.times):
-        told = (
-            f"frames up to {float(data.unit.from_tu(data.times[found.frames - 1])):.4g} of {float(data.unit.from_tu(data.times[-1])):.4g}"
-        )
+        until, end = (float(data.unit.from_tu(t)) for t in (data.times[found.frames - 1], data.times[-1]))
+        told = f"only the record up to {until:.4g} of {end:.4g} {data.unit.time} explained"
         fix = "a stimulus inside it? Use the frames after the last one (--window), or paced beats with rest between them"
-        raise InputError(data.source, "later waves do not follow from its first frame", found=f"{told} {data.unit.time} explained", fix=fix)
+        raise InputError(data.source, "later waves do not follow from its first frame", found=told, fix=fix)
     seen = replace(data, V=data.V[:, : found.frames], times=data.times[: found.frames])
     V, W = data.back(found.V), data.back(found.W)
     return _result(seen, found, names, ratio, noise, share, seed, V, W, len(data.times))

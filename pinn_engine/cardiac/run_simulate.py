@@ -64,6 +64,7 @@ def simulate_to(
     nodal = _map(tissue, tidy.mesh, level, rectangle)
     diffusion = Diffusion(nodal, None if across is None else nodal * (float(unit.rate_to_tu(across)) / level))
     start = _start(protocol, tidy.mesh, model, level, at, seed)
+    start = replace(start, W=np.maximum(start.W, model.rest))
     step = float(unit.to_tu(FRAME_STEP[unit.name] if frame_step is None else frame_step))
     sim = simulate(tidy.mesh, diffusion, start, duration=float(unit.to_tu(duration)), model=model, frame_step=step, device=device)
     _went_somewhere(tidy.mesh, sim, protocol)

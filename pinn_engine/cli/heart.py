@@ -30,7 +30,7 @@ def add(commands) -> None:
 def add_options(p: argparse.ArgumentParser) -> None:
     """All options but the input and the folder, shared with the studies."""
     p.add_argument("--times", metavar="FILE", help="times of the frames of V, one a line")
-    p.add_argument("--window", type=_window, metavar="BEGIN,END", help="use the frames of V between these times")
+    p.add_argument("--window", type=_window, metavar="BEGIN,END", help="use the frames of V between these times, in --time-unit")
     p.add_argument("--array", metavar="NAME", help="point data to fit (default: LAT, else V)")
     p.add_argument("--reference", metavar="IMAGE", help="volumes of a mesh on this image's grid")
     p.add_argument("--spacing", type=float, metavar="MM", help="or on a grid of this spacing (default 1)")

@@ -159,7 +159,8 @@ def fit_smooth(
     shared: Shared | None = None,
 ) -> SmoothFit:
     """Fit fields (F, V) from `start`; `kind` (V,) numbers the kind of each node, `alike` (E,) in [0, 1] says how far
-    the two ends of an edge are of one kind. What nodes have in common is fitted beside them, and its doubt is part of the variance."""
+    the two ends of an edge are of one kind. What nodes have in common is fitted beside them; its doubt is part of
+    the variance, not of the samples."""
     x, strength, z = start.clone(), torch.full((len(start), int(kind.max()) + 1), settings.strength, dtype=start.dtype), None
     similar = settings.tie + (1 - settings.tie) * alike
     base = similar * graph.factor

@@ -29,7 +29,8 @@ MODEL, TU, PERIOD = AlievPanfilov(), TimeUnit("tu"), 60.0
         ("..1111.....1111....", [(2, 10), (11, 18)]),
         ("1111....1111....111", [(8, 15)]),  # begins and ends amid a beat
         ("..1111.............", [(2, 10)]),
-        ("..1111.11.....1111.", [(2, 6), (7, 13), (14, 18)]),
+        ("..1111.11.....1111.", [(2, 13), (14, 18)]),  # one frame of rest is none
+        ("..11x11......1111..", [(2, 12), (13, 18)]),  # nor is one without a sample
         ("1111111111111111111", []),
         ("...................", []),
     ],
@@ -40,6 +41,7 @@ def test_frames_of_whole_beats(active, found):
     V[1, ::2] = np.nan
     if "1" not in active:
         V[:] = 0.0
+    V[:, [c == "x" for c in active]] = np.nan
     beats = pacing.whole_beats(V, times)
     assert [beat.first for beat in beats] == [begin for begin, _ in found]
     assert [beat.time for beat in beats] == [times[begin] for begin, _ in found]
@@ -59,6 +61,8 @@ def test_a_front_into_tissue_that_has_not_recovered_is_as_fast_as_the_formula_sa
     near, far = (int(np.abs(x - at).argmin()) for at in (4.0, 8.0))
     assert (x[far] - x[near]) / (run.LAT[far] - run.LAT[near]) == pytest.approx(still.speed(0.1), rel=0.01)
     assert still.diffusivity(still.speed(0.1)) == pytest.approx(0.1)
+    sides = [np.log(replace(still, a=MODEL.a + by).speed(0.1)) for by in (-1e-4, 1e-4)]
+    assert still.log_speed_by_a == pytest.approx((sides[1] - sides[0]) / 2e-4, rel=1e-5)
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +139,19 @@ def test_two_pieces_that_fire_one_after_the_other_are_one_beat():
         assert (len(pacing.last_beat(data, MODEL)[0].times) < len(times)) == cut
 
 
+def test_a_run_begins_with_the_rest_that_is_given(tmp_path):
+    from pinn_engine.cardiac.run_simulate import simulate_to
+
+    files = [
+        simulate_to(tmp_path / name, rectangle=(4.0, 1.0), spacing=0.1, duration=12.0, time_unit="tu", parameters=parameters)
+        for name, parameters in (("a", ()), ("b", ("rest=.1",)))
+    ]
+    V = [read_movie(each["movie"]).V for each in files]
+    assert V[1].sum() < 0.98 * V[0].sum()  # slower and shorter
+
+
 def test_rest_must_be_possible():
     assert parse_parameters(["rest=.05"]).rest == 0.05
-    with pytest.raises(InputError, match="rest must lie"):
-        parse_parameters(["rest=3"])
+    for impossible in ("rest=3", "rest=-.1", "rest=.3,k=1"):
+        with pytest.raises(InputError, match="no wave travels into such tissue"):
+            parse_parameters([impossible])

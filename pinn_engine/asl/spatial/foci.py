@@ -99,27 +99,29 @@ class FocusSearch:
     def lack_of_fit(self, smooth: SmoothFit) -> np.ndarray:
         """(2, V) variance of what the fit misses at the scale of large balls, by tissue: the data's own check of the intervals.
 
-        In a ball whose field is off by a, the pooled score u has variance V + Var(a) V^2. One moment estimate a
-        tissue. Where steps or foci break the smooth prior this widens the intervals of the whole tissue.
+        In a ball whose field is off by a w, the pooled score u = sum(w score) has variance V + Var(a) V^2, V = sum(w^2 information) less
+        what the fit has absorbed; w: the tissue's share of a voxel's signal, to the power PURE. One moment estimate a tissue. Where
+        steps or foci break the smooth prior this widens the intervals of the whole tissue.
         """
         gradient, information, _ = self.model.linearise(smooth.x + smooth.offset)
         own = torch.stack([information[0, 0], information[1, 1]])
         pulled = own.unsqueeze(2) * smooth.samples
-        weight = ((self.model.unit / self.model.flow) ** PURE).numpy()  # little grey matter in a voxel of white is most of its signal
-        extra = np.zeros((2, weight.shape[1]), np.float32)
-        for kind, pure in enumerate(weight):
-            inside = self.model.tissue.share[:, kind] > 0.5
+        signal = ((self.model.unit / self.model.flow) ** PURE).numpy()  # little grey matter in a voxel of white is most of its signal
+        share = self.model.tissue.share
+        extra = np.zeros((2, len(share)), np.float32)
+        for kind in range(share.shape[1]):
+            inside, w = share[:, kind] > 0.5, signal[1 if kind == 1 else 0, :, None]  # fluid has grey matter's curve
             if inside.sum() < LEAST_KIND:
                 continue
             for k in range(2):
-                values = torch.cat([gradient[k, :, None], own[k, :, None], pulled[k]], dim=1).numpy() * pure[:, None]
+                values = np.concatenate([w * gradient[k, :, None].numpy(), w**2 * own[k, :, None].numpy(), w * pulled[k].numpy()], axis=1)
                 transformed = self.balls.forward(values.astype(np.float32))
                 extra[k, inside] = self._excess(self.balls.total(transformed, CHECKED)[inside])
         return extra
 
     @staticmethod
     def _excess(total: np.ndarray) -> float:
-        """Moment estimate of Var(a) from sums over balls (V, 2 + S): gradient, information, information times samples."""
+        """Moment estimate of Var(a) from sums over balls (V, 2 + S): score, information, information times samples, all weighted."""
         v = np.maximum(total[:, 1] - np.square(total[:, 2:]).mean(axis=1), 0.0)
         return float(max(np.sum(total[:, 0] ** 2 - v) / max(np.sum(v**2), 1e-12), 0.0))
 

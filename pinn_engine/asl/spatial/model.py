@@ -1,9 +1,9 @@
 """The perfusion model of all voxels at once: fields are relative flow m and arrival shift d.
 
-A voxel's signal is the sum of its tissues', each with its own T1 and arrival: share_t (F_t + m s_t) curve_t(D_t + d). F and D are what the
-tissue has on the average; s = F except in fluid, whose F is about 0. So both fields, m without unit and d in seconds, are about zero and
-smooth across a tissue. A voxel's flow is the sum of its tissues', its arrival their mean weighed by flow. Curves come from tables on the
-plan's arrival grid, linear in between.
+A voxel's signal is the sum of its tissues', each with its own arrival and, where no T1 map was given, its own T1:
+share_t (F_t + m s_t) curve_t(D_t + d). F and D are what the tissue has on the average; s = F except in fluid, whose F is about 0. So both
+fields, m without unit and d in seconds, are about zero and smooth across a tissue. A voxel's flow is the sum of its tissues', its arrival
+their mean weighed by flow. Curves come from tables on the plan's arrival grid, linear in between.
 """
 
 from __future__ import annotations
@@ -44,8 +44,9 @@ class BrainModel:
         self.step = float(self.att[1] - self.att[0])
         own = plan.tables.grid.float().cpu()
         self.group = plan.group if own.shape[0] > 1 else torch.zeros_like(plan.group)
-        tables = [own] * 2 if tissue.t1_of is None else [plan.grid_of(t1).float().cpu() for t1 in tissue.t1_of]
-        self.curves = [(table, torch.gradient(table, spacing=self.step, dim=1)[0]) for table in tables[: 2 if tissue.known else 1]]
+        tables = [own] if tissue.t1_of is None else [plan.grid_of(t1).float().cpu() for t1 in tissue.t1_of]
+        curves = [(table, torch.gradient(table, spacing=self.step, dim=1)[0]) for table in tables]
+        self.curves = curves * (2 if tissue.known and tissue.t1_of is None else 1)  # T1 of a map is the voxel's, whatever it holds
         zero = torch.zeros(len(self.curves), len(rows))
         self.own, self.rest = zero, torch.zeros(len(rows))  # how a voxel's flow, by tissue, may differ from the fields'; variance beside
         self.base, self.unit = zero, zero + 1  # flow of each tissue at m = 0, and per m
@@ -102,7 +103,8 @@ class BrainModel:
         ridge = 1e-9 * normal.diagonal(dim1=1, dim2=2).sum(dim=1).mean() * torch.eye(len(of), dtype=torch.float64)
         flows = torch.linalg.solve(normal + ridge, right)
         gain = 0.5 * (flows * right).sum(dim=1) + self.plan.log_prior.cpu()[at].sum(dim=1)
-        best = int(gain.argmax())
+        impossible = (flows[:, :2] < 0).any(dim=1)
+        best = int(torch.where(impossible & ~impossible.all(), -torch.inf, gain).argmax())
         flow, delay = flows[best].float(), self.att[at[best]]
         share = share[:, : len(of)].float()
         most = float(flow[:2].max().clamp_min(1e-6))
@@ -225,7 +227,7 @@ class BrainModel:
         self.moved = self.moved + step
         flow, delay = step.reshape(-1, 2, 1).unbind(dim=1)
         self.base = self.base + self.unit * flow
-        self.delay = (self.delay + delay).clamp(float(self.att[0]), float(self.att[-1]))
+        self.delay = self.delay + delay
 
     def _tissues(self, x: Tensor) -> list[tuple[Tensor, Tensor, Tensor]]:
         """Curve (V, K), slope by arrival time and flow (V, 1) of each tissue at fields x."""
