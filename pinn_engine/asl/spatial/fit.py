@@ -38,7 +38,7 @@ class SpatialFit:
     status: np.ndarray  # (V,) uint8, see maps.VoxelStatus
     flow_unit: np.ndarray  # (V,) flow of the voxel's tissue on the average: what the fields are relative to
     noise_excess: float  # of neighbours over independent voxels, see noise.py
-    predicted: tuple[Tensor, Tensor] | None  # rotated data points (V, K), slopes (V, K, 2) by flow and arrival time
+    predicted: tuple[Tensor, Tensor]  # rotated data points (V, K), slopes (V, K, P) by flow, arrival time and T1 of blood if unknown
 
 
 def tissue_of(scan: Scan, c: Curves) -> Tissue:

@@ -110,7 +110,8 @@ class FocusSearch:
         share = self.model.tissue.share
         extra = np.zeros((2, len(share)), np.float32)
         for kind in range(share.shape[1]):
-            inside, w = share[:, kind] > 0.5, signal[1 if kind == 1 else 0, :, None]  # fluid has grey matter's curve
+            curve = 1 if kind == 1 and len(signal) > 1 else 0  # fluid has grey matter's
+            inside, w = share[:, kind] > 0.5, signal[curve, :, None]
             if inside.sum() < LEAST_KIND:
                 continue
             for k in range(2):

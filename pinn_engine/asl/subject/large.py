@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import torch
+from torch import Tensor
 
 from ...core import Gaussian
 from ...core.solution import identifiability
@@ -64,4 +65,13 @@ def mixed(fits: list[SpatialFit], value: SubjectValue) -> SpatialFit:
     solution = replace(
         one, names=("cbf", "att", "t1b"), theta=mean, values=values, covariance=covariance, condition=condition, weakest=weakest
     )
-    return replace(fits[0], solution=solution, predicted=None)  # curves of the mean
+    return replace(fits[0], solution=solution, predicted=_mixed_curves(fits, value.sd))
+
+
+def _mixed_curves(fits: list[SpatialFit], sd: float) -> tuple[Tensor, Tensor]:
+    """Data points (V, K) in the middle of both fits, and slopes (V, K, 3) by flow, arrival and T1 of blood, the others fixed."""
+    (low, low_slopes), (high, high_slopes) = (fit.predicted for fit in fits)
+    slopes = 0.5 * (low_slopes + high_slopes)
+    moved = torch.stack([fits[1].solution.values[name] - fits[0].solution.values[name] for name in ("cbf", "att")], dim=1)
+    by_t1b = (high - low - torch.einsum("vkp,vp->vk", slopes, moved)) / (2 * sd)
+    return 0.5 * (low + high), torch.cat([slopes, by_t1b.unsqueeze(2)], dim=2)
