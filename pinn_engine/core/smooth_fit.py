@@ -51,7 +51,6 @@ class SmoothSettings:
     turn_samples: int = 4
     samples: int = 24
     tolerance: float = 5e-3
-    turn_tolerance: float = 0.1  # of a turn's step: the next turn solves for what is left
     max_iterations: int = 150
     acceleration: float = 1.8  # exponent of the update of the strength: plain Fellner-Schall creeps
     epsilon: float = EPSILON
@@ -102,13 +101,13 @@ class Posterior:
             return _blocks(self.block_inverse, r)
         return torch.stack([cycle.solve(cycle.solve(r[k]) / self.strength[k].unsqueeze(1)) for k, cycle in enumerate(self.cycles)])
 
-    def solve(self, rhs: Tensor, start: Tensor | None = None, tolerance: float | None = None) -> Tensor:
-        """x of H x = rhs by conjugate gradients, each column to `tolerance` (None: the settings') of its own right-hand side."""
+    def solve(self, rhs: Tensor, start: Tensor | None = None) -> Tensor:
+        """x of H x = rhs by conjugate gradients, each column to `tolerance` of its own right-hand side."""
         x = torch.zeros_like(rhs) if start is None else start.clone()
         r = rhs - self.apply(x) if start is not None else rhs.clone()
         z = self.precondition(r)
         p, rz = z.clone(), _dot(r, z)
-        goal = (tolerance or self.settings.tolerance) ** 2 * _dot(rhs, self.precondition(rhs))
+        goal = self.settings.tolerance**2 * _dot(rhs, self.precondition(rhs))
         tiny = torch.finfo(rhs.dtype).tiny
         for iteration in range(self.settings.max_iterations):
             self.iterations = iteration
@@ -170,7 +169,7 @@ def fit_smooth(
     for turn in range(settings.turns):
         gradient, information, cost = linearise(x)
         post = Posterior(information, strength[:, kind], rough, settings, coarse)
-        x, total = _step(linearise, post, x, gradient, cost, settings.turn_tolerance)
+        x, total = _step(linearise, post, x, gradient, cost)
         if shared is not None and turn in SHARED_TURNS:
             x = _move(linearise, shared, post, x)
         history["cost"].append(total / x.shape[1])
@@ -231,13 +230,11 @@ def edge_weights(similarity: Tensor, square: Tensor, degrees: float) -> Tensor:
     return weight / ((similarity * weight).sum(dim=1, keepdim=True) / similarity.sum().clamp_min(1e-12))
 
 
-def _step(
-    linearise: Linearise, post: Posterior, x: Tensor, gradient: Tensor, cost: Tensor, tolerance: float | None = None
-) -> tuple[Tensor, float]:
+def _step(linearise: Linearise, post: Posterior, x: Tensor, gradient: Tensor, cost: Tensor) -> tuple[Tensor, float]:
     """One Gauss-Newton step, halved until the total cost falls; the new fields and their cost."""
     pull = post.prior(x.unsqueeze(2))
     before = float(cost.double().sum() + 0.5 * (pull.squeeze(2) * x).double().sum())
-    step = post.solve(-(gradient.unsqueeze(2) + pull), tolerance=tolerance)
+    step = post.solve(-(gradient.unsqueeze(2) + pull))
     turn = post.prior(step)
     for _ in range(5):
         trial = x + step.squeeze(2)
