@@ -33,14 +33,13 @@ def save(fit: HeartFit, folder: OutputFolder, *, reference: str | None = None, s
         written.append(write_mesh(fit, folder))
     written += _volumes(fit, folder, reference, spacing)
     if fit.V is not None and fit.data.grid is not None and fit.data.times is not None:
-        times = np.asarray(fit.data.unit.from_tu(fit.data.times))
+        times, unit = np.asarray(fit.data.unit.from_tu(fit.data.times)), fit.data.unit.name
+        step, start = float(np.diff(times).mean()), float(times[0])
         for name, movie in (("V", fit.V), ("W", fit.W)):
             if movie is not None:
                 path = folder.path / f"{prefix}_desc-fit_{name}.nii.gz"
                 frames = movie.reshape(*fit.data.grid.shape, -1)
-                about = {"Quantity": f"{name}, fitted, without unit"}
-                step, unit = float(np.diff(times).mean()), fit.data.unit.name
-                write_movie(path, frames, fit.data.grid, step, unit, start=float(times[0]), **about)
+                write_movie(path, frames, fit.data.grid, step, unit, start=start, Quantity=f"{name}, fitted, without unit")
                 written.append(path)
     written.append(folder.write_json(f"{prefix}_parameters.json", parameters(fit)))
     return written

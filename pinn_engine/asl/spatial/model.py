@@ -171,8 +171,7 @@ class BrainModel:
         """
         residual, by, own = self._rows(x)
         flow, att = self.physical(x)
-        gain = 1 / (1 + own.column.square().sum(dim=1))
-        z, z_by = -gain * (own.column * residual).sum(dim=1), [-gain * (own.column * b).sum(dim=1) for b in by]
+        gain, (z, *z_by) = _own_flow(own, residual, *by)
         more = self.own.sum(dim=0)
         later = (self.own * (self.delay - self.arrival)).sum(dim=0) / self.flow
         jacobian = torch.stack([self.flow + more * z_by[0], more * z_by[1], later * z_by[0], 1 + later * z_by[1]]).reshape(2, 2, -1)
@@ -185,9 +184,9 @@ class BrainModel:
     def predicted(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Rotated data points (V, K) at fields x with the voxel's own flow, and their slopes (V, K, 2) by flow and arrival time."""
         residual, _, own = self._rows(x)
-        z = -(own.column * residual).sum(dim=1, keepdim=True) / (1 + own.column.square().sum(dim=1, keepdim=True))
+        _, (z,) = _own_flow(own, residual)
         curve, by_m, by_d, more = self._curves(x)
-        return curve + z * more, torch.stack([by_m / self.flow.unsqueeze(1), by_d], dim=2)
+        return curve + z.unsqueeze(1) * more, torch.stack([by_m / self.flow.unsqueeze(1), by_d], dim=2)
 
     def _place(self, att: Tensor) -> Tensor:
         """Nearest point of the grid."""
@@ -248,6 +247,12 @@ class BrainModel:
             total, by_m, by_d = total + flow * curve, by_m + unit.unsqueeze(1) * curve, by_d + flow * slope
             own = own + more.unsqueeze(1) * curve
         return total, by_m, by_d, own
+
+
+def _own_flow(own: Marginal, *rows: Tensor) -> tuple[Tensor, list[Tensor]]:
+    """Variance (V,) of the voxel's own flow z given whitened rows, and the mean of z (or its slope) that each of `rows` (V, K) asks for."""
+    gain = 1 / (1 + own.column.square().sum(dim=1))
+    return gain, [-gain * (own.column * one).sum(dim=1) for one in rows]
 
 
 def _weighed(weight: Tensor, table: Tensor) -> Tensor:
