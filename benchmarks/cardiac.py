@@ -10,6 +10,9 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -23,7 +26,7 @@ from pinn_engine.cardiac.model import AlievPanfilov
 from pinn_engine.cardiac.pacing import last_beat
 from pinn_engine.cardiac.read import HeartData, from_mesh, grids
 from pinn_engine.cardiac.result import NodeStatus
-from pinn_engine.cardiac.simulate import Start, Stimulus, simulate
+from pinn_engine.cardiac.simulate import simulate
 from pinn_engine.cardiac.starts import matched_filter, spline
 from pinn_engine.cardiac.units import TimeUnit
 from pinn_engine.files import mesh as meshes
@@ -55,9 +58,7 @@ def paced(seed, period=80.0, beats=3):
     """The scar, its corner wave set off again every `period` TU in tissue that has not wholly recovered; 5 % of V of the whole record."""
     mesh, grid = shapes.rectangle((10.0, 10.0), 0.1)
     D = phantom.scar_map()(mesh.points)
-    near = np.linalg.norm(mesh.points, axis=1) < protocols.IGNITION * MODEL.front_scale(0.1)
-    again = tuple(Stimulus(near, start=k * period, duration=1.0, strength=1.0) for k in range(1, beats))
-    start = Start(V=protocols.point(mesh, MODEL, 0.1, 0).V, stimuli=again)
+    start = protocols.paced(mesh, MODEL, 0.1, at=0, period=period, beats=beats)
     run = _once(("paced", period, beats), lambda: simulate(mesh, D, start, duration=beats * period - 1.0, frame_step=1.0))
     whole, coarse, up = grids(grid.shape, np.full(3, 0.1))
     V = phantom.observe_V(run.V, 0.05, 0.1, seed).astype(float)
@@ -78,7 +79,7 @@ def surface(seed, count):
     """Ellipsoid simulated with 40,962 nodes, fitted on every fourth: 10,242; `count` activation times, or V of a tenth of the nodes."""
     fine, mesh = shapes.ellipsoid(level=6), shapes.ellipsoid(level=5)
     D_map = phantom.scar_map((10.0, 0.0, 0.0), 4.0, 1.0, 0.2)
-    start = protocols.point(fine, MODEL, 1.0, np.array([0.0, 0.0, 13.0]))
+    start = protocols.point(fine, MODEL, 1.0, POLE)
     n = len(mesh.points)
     if count is None:
         run = _once("surface-V", lambda: simulate(fine, D_map(fine.points), start, duration=70.0, frame_step=1.0))
@@ -138,18 +139,58 @@ def scores(D, fitted, healthy, limit):
     return {"healthy": np.median(error[healthy < D]), "scar": np.median(error[scar]), "dice": dice}
 
 
-def map_row(make, seed, healthy, limit, sd):
-    data, D = make(seed)
+@dataclass(frozen=True)
+class MapCase:
+    """A map to be found: `make(seed)` -> data and true D.
+
+    `healthy` tissue's D, `limit` below which D is a scar's, `counted` above which it is scored as healthy; `start` of the wave (a node or a
+    place, mm); `sd` of the data in their unit, None = not told (V).
+    """
+
+    make: Callable
+    healthy: float = 0.1
+    limit: float = 0.05
+    counted: float = 0.09
+    start: int | np.ndarray = 0
+    sd: float | None = 2.0 / MS
+
+
+POLE = np.array([0.0, 0.0, 13.0])
+
+
+def hard(wavelength=None):
+    return MapCase(lambda s: square(phantom.hard_map(wavelength=wavelength), s, "LAT"), counted=0.07)
+
+
+def ellipsoid(count):
+    return MapCase(lambda s: surface(s, count), 1.0, 0.5, 0.9, POLE, None if count is None else 2.0 / MS)
+
+
+MAPS = {
+    "scar-V": MapCase(lambda s: square(phantom.scar_map(), s, "V"), sd=None),
+    "scar-LAT": MapCase(lambda s: square(phantom.scar_map(), s, "LAT")),
+    "hard-LAT": hard(),
+    "hard-5mm": hard(5.0),  # the same scars in a background of longer waves; hard-LAT: 3 mm
+    "hard-8mm": hard(8.0),
+    "surface-1000": ellipsoid(1000),
+    "surface-V": ellipsoid(None),
+    "paced": MapCase(paced, sd=None),
+    "surface-500": ellipsoid(500),
+}
+
+
+def map_row(case, seed):
+    data, D = case.make(seed)
     begin, cpu = time.perf_counter(), time.process_time()
-    found = fit(data, map=("D",), noise=sd)
+    found = fit(data, map=("D",), noise=case.sd)
     wall, cpu = time.perf_counter() - begin, time.process_time() - cpu
     one = found.maps["D"]
     value, std = one.value.astype(float), one.std.astype(float)
     covers = np.mean(np.abs(np.log(value / D)) <= 1.645 * std / value)
-    out = {**scores(D, value, healthy, limit), "cover90": covers, "wall": wall, "cpu": cpu}
-    plain, _ = smoothing(last_beat(data, MODEL)[0], lambda D_smooth, speed: -scores(D, D_smooth, healthy, limit)["dice"])
-    out |= {f"smooth_{k}": v for k, v in scores(D, plain, healthy, limit).items()}
-    return out | {f"const_{k}": v for k, v in scores(D, np.full(len(D), np.median(D)), healthy, limit).items()}
+    out = {**scores(D, value, case.counted, case.limit), "cover90": covers, "wall": wall, "cpu": cpu}
+    plain, _ = smoothing(last_beat(data, MODEL)[0], lambda D_smooth, speed: -scores(D, D_smooth, case.counted, case.limit)["dice"])
+    out |= {f"smooth_{k}": v for k, v in scores(D, plain, case.counted, case.limit).items()}
+    return out | {f"const_{k}": v for k, v in scores(D, np.full(len(D), np.median(D)), case.counted, case.limit).items()}
 
 
 def numbers_row(seed):
@@ -204,13 +245,7 @@ def atrium_row(seed, path, fine=False):
 
 ROWS = {
     "planar": numbers_row,
-    "scar-V": lambda s: map_row(lambda seed: square(phantom.scar_map(), seed, "V"), s, 0.09, 0.05, None),
-    "scar-LAT": lambda s: map_row(lambda seed: square(phantom.scar_map(), seed, "LAT"), s, 0.09, 0.05, 2.0 / MS),
-    "hard-LAT": lambda s: map_row(lambda seed: square(phantom.hard_map(), seed, "LAT"), s, 0.07, 0.05, 2.0 / MS),
-    "surface-1000": lambda s: map_row(lambda seed: surface(seed, 1000), s, 0.9, 0.5, 2.0 / MS),
-    "surface-V": lambda s: map_row(lambda seed: surface(seed, None), s, 0.9, 0.5, None),
-    "paced": lambda s: map_row(paced, s, 0.09, 0.05, None),
-    "surface-500": lambda s: map_row(lambda seed: surface(seed, 500), s, 0.9, 0.5, 2.0 / MS),
+    **{name: partial(map_row, case) for name, case in MAPS.items()},
 }
 
 

@@ -19,25 +19,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pinn_engine.cardiac import phantom
 from pinn_engine.cardiac.fit import fit
 from pinn_engine.cardiac.read import HeartData
 
-from .cardiac import FIRST_SEED, MODEL, MS, scores, smoothing, square, surface
+from .cardiac import FIRST_SEED, MAPS, MODEL, scores, smoothing
 from .simulator_fit import Simulated, simulator_fit
 
 WEIGHTS = (1.0, 5.0, 25.0)
 HERE = Path(__file__).parent
-POLE = np.array([0.0, 0.0, 13.0])
-# data and true D; D of healthy tissue, D below which it is a scar, where the wave starts, sd of the data (None: V)
-ROWS = {
-    "scar-V": (lambda s: square(phantom.scar_map(), s, "V"), 0.1, 0.05, 0, None),
-    "scar-LAT": (lambda s: square(phantom.scar_map(), s, "LAT"), 0.1, 0.05, 0, 2.0 / MS),
-    "hard-LAT": (lambda s: square(phantom.hard_map(), s, "LAT"), 0.1, 0.05, 0, 2.0 / MS),
-    "surface-V": (lambda s: surface(s, None), 1.0, 0.5, POLE, None),
-    "surface-1000": (lambda s: surface(s, 1000), 1.0, 0.5, POLE, 2.0 / MS),
-}
-COUNTED = {"hard-LAT": 0.07}  # of the true D, above which tissue counts as healthy; else 0.9 of healthy
 
 
 def tutorial(python: str, data: HeartData, seconds: float) -> tuple[np.ndarray, int]:
@@ -55,7 +44,7 @@ def tutorial(python: str, data: HeartData, seconds: float) -> tuple[np.ndarray, 
 
 def main() -> None:
     p = argparse.ArgumentParser(description=__doc__)
-    p.add_argument("rows", nargs="+", choices=ROWS)
+    p.add_argument("rows", nargs="+", choices=[name for name in MAPS if name != "paced"])
     p.add_argument("--seed", type=int, default=FIRST_SEED)
     p.add_argument("--times", type=float, default=10.0, help="the longer look, in CPU seconds of our fit")
     p.add_argument("--weights", type=float, nargs="*", default=WEIGHTS, help="of the simulator fit's prior")
@@ -65,27 +54,27 @@ def main() -> None:
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)  # ahead of the front slopes are 1e-40: five times slower
     for name in call.rows:
-        make, healthy, limit, where, sd = ROWS[name]
-        data, D = make(call.seed)
+        case = MAPS[name]
+        data, D = case.make(call.seed)
 
-        def tell(what, map, more="", D=D, name=name, healthy=healthy, limit=limit):
-            found = scores(D, map, COUNTED.get(name, 0.9 * healthy), limit)
+        def tell(what, map, more="", D=D, name=name, case=case):
+            found = scores(D, map, case.counted, case.limit)
             print(name, call.seed, what, "  ".join(f"{k} {v:.3g}" for k, v in found.items()), more, flush=True)
 
         cpu = time.process_time()
-        ours = fit(data, map=("D",), noise=sd)
+        ours = fit(data, map=("D",), noise=case.sd)
         cpu = time.process_time() - cpu
         tell("ours", ours.maps["D"].value.astype(float), f"cpu {cpu:.1f}")
-        smooth, _ = smoothing(data, lambda found, speed, D=D, limit=limit: -scores(D, found, 0.0, limit)["dice"])
+        smooth, _ = smoothing(data, lambda found, speed, D=D, case=case: -scores(D, found, 0.0, case.limit)["dice"])
         tell("smoothing", smooth)
         tell("constant", np.full(len(D), np.median(D)))
         on_mesh = data.to_input.T @ smooth / np.maximum(np.asarray(data.to_input.sum(axis=0)).ravel(), 1e-9)
-        problem = Simulated(data, MODEL, healthy, where, sd or 0.1)
+        problem = Simulated(data, MODEL, case.healthy, case.start, case.sd or 0.1)
         ends = [cpu, call.times * cpu]
         for weight in call.weights:
             for end, (found, steps) in zip(("", f" x{call.times:g}"), simulator_fit(problem, on_mesh, weight, ends), strict=True):
                 tell(f"simulator{end}, weight {weight:g}", data.back(found), f"steps {steps}")
-        if call.deepxde and sd is None and data.grid is not None:
+        if call.deepxde and case.sd is None and data.grid is not None:
             for seconds in (cpu, call.seconds):
                 found, steps = tutorial(call.deepxde, data, seconds)
                 tell(f"deepxde {seconds:.0f} s", found, f"iterations {steps}")

@@ -1,4 +1,4 @@
-"""How a wave is started: planar, from a point, paced twice, S1-S2, re-entry round an axis, break-up.
+"""How a wave is started: planar, from a point, paced, S1-S2, re-entry round an axis, break-up.
 
 Lengths scale with the front, sqrt(2 D / k)."""
 
@@ -72,11 +72,28 @@ def break_up(mesh: Mesh, model: AlievPanfilov, wavelength: float, seed: int = 0)
     return Start(V=V, W=W)
 
 
-def paced(mesh: Mesh, model: AlievPanfilov, D: float, axis: int = 0) -> Start:
-    """Two planar beats: the second is stimulated at the low end 1.2 action potential durations after the first."""
-    x = mesh.points[:, axis] - mesh.points[:, axis].min()
-    again = Stimulus(x < IGNITION * float(model.front_scale(D)), start=1.2 * duration_of_action(model), duration=1.0, strength=1.0)
-    return Start(V=planar(mesh, model, D, axis).V, stimuli=(again,))
+def paced(
+    mesh: Mesh,
+    model: AlievPanfilov,
+    D: float,
+    axis: int = 0,
+    *,
+    period: float | None = None,
+    beats: int = 2,
+    at: int | np.ndarray | None = None,
+) -> Start:
+    """`beats` beats, each `period` TU after the last (None = 1.2 action potential durations): planar, from the low end of an axis, or,
+    with `at`, from a disc as of `point`."""
+    if at is None:
+        first = planar(mesh, model, D, axis).V
+        x = mesh.points[:, axis] - mesh.points[:, axis].min()
+        where = x < IGNITION * float(model.front_scale(D))
+    else:
+        first = point(mesh, model, D, at).V
+        where = first > 0.5
+    step = 1.2 * duration_of_action(model) if period is None else period
+    again = tuple(Stimulus(where, start=k * step, duration=1.0, strength=1.0) for k in range(1, beats))
+    return Start(V=first, stimuli=again)
 
 
 def from_phase(model: AlievPanfilov, phase: np.ndarray) -> Start:

@@ -43,13 +43,16 @@ def simulate_to(
     parameters: tuple[str, ...] = (),
     protocol: Protocol = "planar",
     at: tuple[float, float, float] | None = None,
+    period: float | None = None,
+    beats: int = 2,
     frame_step: float | None = None,
     seed: int = 0,
     device: str = "cpu",
 ) -> dict[str, Path]:
     """Run the model and write simulation_movie.nii.gz (rectangle) or simulation.vtu (mesh), simulation_LAT.*, simulation_truth.json.
 
-    `duration`, `frame_step` (default 10 ms or 1 TU), `D` and `across` (mm^2 per unit) in `time_unit`; `at`: mm, where a point wave starts.
+    `duration`, `frame_step` (default 10 ms or 1 TU), `period`, `D` and `across` (mm^2 per unit) in `time_unit`; `at`: mm, where a point
+    wave or paced beats start; `period` (default 1.2 action potentials) and `beats`: of paced tissue.
     Returns the files by what they hold. What is odd about a mesh stands in the truth's "notes"; in LAT volumes 0 also means "never".
     """
     if (mesh_file is None) == (rectangle is None):
@@ -63,10 +66,11 @@ def simulate_to(
         raise InputError("--D", "must be positive", found=D, fix=f"give it in {unit.diffusivity}")
     nodal = _map(tissue, tidy.mesh, level, rectangle)
     diffusion = Diffusion(nodal, None if across is None else nodal * (float(unit.rate_to_tu(across)) / level))
-    start = _start(protocol, tidy.mesh, model, level, at, seed)
+    step = None if period is None else float(unit.to_tu(period))
+    start = _start(protocol, tidy.mesh, model, level, at, seed, step, beats)
     start = replace(start, W=np.maximum(start.W, model.rest))
-    step = float(unit.to_tu(FRAME_STEP[unit.name] if frame_step is None else frame_step))
-    sim = simulate(tidy.mesh, diffusion, start, duration=float(unit.to_tu(duration)), model=model, frame_step=step, device=device)
+    frame = float(unit.to_tu(FRAME_STEP[unit.name] if frame_step is None else frame_step))
+    sim = simulate(tidy.mesh, diffusion, start, duration=float(unit.to_tu(duration)), model=model, frame_step=frame, device=device)
     _went_somewhere(tidy.mesh, sim, protocol)
     out = Path(out)
     files = _write_grid(out, sim, nodal, grid, unit) if grid else _write_mesh(out, sim, nodal, meshes.read(mesh_file), tidy, unit)  # type: ignore[arg-type]
@@ -104,15 +108,28 @@ def _map(tissue: str, mesh: Mesh, level: float, size: tuple[float, ...] | None) 
     raise InputError("--tissue", "no such tissue", found=tissue, fix="even, scar or hard")
 
 
-def _start(protocol: str, mesh: Mesh, model: AlievPanfilov, D: float, at: tuple[float, float, float] | None, seed: int) -> Start:
+def _start(
+    protocol: str,
+    mesh: Mesh,
+    model: AlievPanfilov,
+    D: float,
+    at: tuple[float, float, float] | None,
+    seed: int,
+    period: float | None,
+    beats: int,
+) -> Start:
+    where = None if at is None else np.asarray(at, float)
+    if (period is not None and not period > 0) or beats < 1:
+        found = f"{beats} beats" if beats < 1 else "a period of 0 or less"
+        raise InputError("--period, --beats", "cannot be paced so", found=found, fix="give a time above 0 and at least one beat")
     if protocol == "point":
-        return protocols.point(mesh, model, D, 0 if at is None else np.asarray(at, float))
+        return protocols.point(mesh, model, D, 0 if where is None else where)
     if protocol == "breakup":
         return protocols.break_up(mesh, model, 0.5 * float(model.speed(D)) * protocols.duration_of_action(model), seed)
     if protocol == "planar":
         return protocols.planar(mesh, model, D)
     if protocol == "paced":
-        return protocols.paced(mesh, model, D)
+        return protocols.paced(mesh, model, D, period=period, beats=beats, at=where)
     if protocol == "spiral":
         return protocols.spiral(mesh, model, D)
     if protocol == "reentry":

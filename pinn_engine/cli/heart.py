@@ -50,7 +50,9 @@ def _add_simulate(kinds) -> None:
     s.add_argument("--across", type=float, help="D across the fibres, mm^2 per time unit")
     s.add_argument("--tissue", choices=("even", "scar", "hard"), default="even", help="default %(default)s")
     s.add_argument("--protocol", choices=PROTOCOLS, default="planar", help="default %(default)s")
-    s.add_argument("--at", type=_lengths, metavar="X,Y,Z", help="mm: where a point wave starts")
+    s.add_argument("--at", type=_lengths, metavar="X,Y,Z", help="mm: where a point wave or paced beats start")
+    s.add_argument("--period", type=float, help="between paced beats, in the time unit; default 1.2 action potentials")
+    s.add_argument("--beats", type=int, default=2, metavar="N", help="of paced tissue; default %(default)s")
     s.add_argument("--parameters", action="append", default=[], metavar="a=.01,b=.15")
     s.add_argument("--seed", type=int, default=0)
     s.add_argument("--device", default="cpu")
@@ -115,6 +117,8 @@ def run_simulate(call: argparse.Namespace) -> int:
         parameters=tuple(call.parameters),
         protocol=call.protocol,
         at=call.at,
+        period=call.period,
+        beats=call.beats,
         frame_step=call.frame_step,
         seed=call.seed,
         device=call.device,

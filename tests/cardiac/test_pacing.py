@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from pinn_engine.cardiac import pacing, phantom, protocols, reentry, shapes
+from pinn_engine.cardiac import pacing, phantom, protocols, shapes
 from pinn_engine.cardiac.cycles import cycles
 from pinn_engine.cardiac.fit import fit
 from pinn_engine.cardiac.model import AlievPanfilov, parse_parameters
 from pinn_engine.cardiac.read import HeartData, from_mesh, read
-from pinn_engine.cardiac.simulate import Start, Stimulus, simulate
+from pinn_engine.cardiac.simulate import Start, simulate
 from pinn_engine.cardiac.units import TimeUnit
 from pinn_engine.cli import main
 from pinn_engine.errors import InputError
@@ -70,9 +69,7 @@ def paced() -> tuple[HeartData, np.ndarray]:
     """Three beats from a corner round a scar, on a grid of 0.12 mm; 5 % of V, noise .1."""
     mesh, _ = shapes.rectangle((7.2, 7.2), 0.12)
     D = phantom.scar_map((3.6, 3.6, 0.0), 1.4)(mesh.points)
-    near = np.linalg.norm(mesh.points, axis=1) < protocols.IGNITION * MODEL.front_scale(0.1)
-    again = tuple(Stimulus(near, start=k * PERIOD, duration=1.0, strength=1.0) for k in (1, 2))
-    start = Start(V=protocols.point(mesh, MODEL, 0.1, 0).V, stimuli=again)
+    start = protocols.paced(mesh, MODEL, 0.1, at=0, period=PERIOD, beats=3)
     run = simulate(mesh, D, start, duration=3 * PERIOD - 1, frame_step=1.0)
     return from_mesh(mesh, TU, V=phantom.observe_V(run.V, 0.05, 0.1, 3).astype(float), times=run.times), D
 
@@ -118,13 +115,15 @@ def test_a_window_of_the_record(tmp_path, capsys):
     assert "two times" in capsys.readouterr().err
 
 
-def test_waves_that_do_not_follow_from_the_first_frame_are_refused(monkeypatch, paced):
-    """A wrong D came out before, with a mere note."""
-    data, _ = paced
-    found = SimpleNamespace(frames=9)
-    monkeypatch.setattr(reentry, "fit_state", lambda *a, **k: found)
-    with pytest.raises(InputError, match=r"later waves do not follow .* 8 of 179 TU"):
-        reentry.numbers_of_waves(data, MODEL, ("D",), None, None, 0.9, 0, lambda done: None)
+def test_paced_beats_that_overlap_are_refused():
+    """A wrong D came out before, with a mere note. The second stimulus comes at 36 TU, before the first beat has ended everywhere."""
+    mesh, _ = shapes.rectangle((6.0, 1.0), 0.25)
+    run = simulate(mesh, 0.1, protocols.paced(mesh, MODEL, 0.1, period=36.0), duration=55.0, frame_step=1.0, max_step=0.2)
+    V = phantom.observe_V(run.V[:, 25:], 0.3, 0.1, 0).astype(float)
+    data = from_mesh(mesh, TU, V=V, times=run.times[25:])
+    assert not pacing.whole_beats(data.V, data.times)
+    with pytest.raises(InputError, match=r"later waves do not follow .* up to 3\d of 55 TU explained"):
+        fit(data)
 
 
 def test_two_pieces_that_fire_one_after_the_other_are_one_beat():

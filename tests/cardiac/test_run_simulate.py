@@ -78,6 +78,8 @@ BAD = {
     "D": ({"D": -1.0}, "must be positive"),
     "parameter": ({"parameters": ("z=1",)}, "no such parameter"),
     "coarse": ({"D": 1e-4, "protocol": "point"}, "too coarse to start a wave"),
+    "beats": ({"protocol": "paced", "beats": 0}, "cannot be paced so"),
+    "period": ({"protocol": "paced", "period": 0.0}, "cannot be paced so"),
     "fibres": ({"across": 0.1}, "has no fibres"),
     "still": ({"D": 1e-5}, "did not leave its start"),
 }

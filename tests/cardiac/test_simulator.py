@@ -208,6 +208,15 @@ def test_paced_fires_twice():
     assert int(((V[:-1] < 0.5) & (V[1:] >= 0.5)).sum()) == 2
 
 
+def test_paced_takes_period_place_and_number_of_beats():
+    mesh, _ = shapes.rectangle((4.0, 2.0), 0.2)
+    assert len(protocols.paced(mesh, MODEL, 0.1).stimuli) == 1
+    start = protocols.paced(mesh, MODEL, 0.1, period=50.0, beats=4, at=np.array([4.0, 2.0, 0.0]))
+    assert [each.start for each in start.stimuli] == [50.0, 100.0, 150.0]
+    np.testing.assert_array_equal(start.V, protocols.point(mesh, MODEL, 0.1, len(mesh.points) - 1).V)
+    assert all(np.array_equal(each.nodes, start.V > 0.5) for each in start.stimuli)
+
+
 def test_a_point_start_ignites_on_a_surface():
     case = phantom.surface_case(level=4)
     assert len(case.mesh.points) == 2562

@@ -30,6 +30,8 @@ SIMULATE = {  # flag: (values, a file that must change)
     "--tissue": (("hard",), MOVIE),
     "--protocol": (("point",), MOVIE),
     "--at": (("1,0.5,0", "--protocol", "point"), MOVIE),
+    "--period": (("2", "--protocol", "paced"), MOVIE),
+    "--beats": (("3", "--protocol", "paced", "--period", "1.5"), MOVIE),
     "--parameters": (("a=0.05",), MOVIE),
     "--seed": (("4", "--tissue", "hard"), MOVIE),
 }
