@@ -1,4 +1,4 @@
-"""What 300 activation times can tell about the harder map: `python -m benchmarks.hard_map_bound [--count 300] [--seed 0] [--map 7]`.
+"""What 300 activation times can tell about the harder map: `python -m benchmarks.hard_map_bound [--count 300] [--seed 0] [--wavelength 3]`.
 
 A fit that is told what no fit can know: where the scars and the isthmus are and how slow, and the covariance the background was drawn from
 (log-normal, sd 0.25, squared-exponential). Only the background is left to find, under its own true prior, with the same equation and data.
@@ -20,23 +20,24 @@ from pinn_engine.cardiac.lat import fit_lat
 from pinn_engine.cardiac.mapfit import MapProblem
 from pinn_engine.core.sparse import assemble, total
 
-SPREAD, WAVE = 0.25, 2.0 * np.pi / 3.0 / 2.0**0.5  # of phantom.hard_map: sd of log D, sd of its wave numbers, 1/mm
+SPREAD = 0.25  # of phantom.hard_map: sd of log D
 
 
-def background(points: np.ndarray) -> np.ndarray:
-    """(N, K) columns whose normal mixture has the background's covariance at `points` (N, 3)."""
+def background(points: np.ndarray, wavelength: float) -> np.ndarray:
+    """(N, K) columns whose normal mixture has the covariance at `points` (N, 3) of a background of `wavelength` mm."""
+    number = 2.0 * np.pi / wavelength / 2.0**0.5  # sd of the wave numbers, 1/mm
     gap = ((points[:, None, :2] - points[None, :, :2]) ** 2).sum(axis=-1)
-    value, vector = np.linalg.eigh(SPREAD**2 * np.exp(-0.5 * WAVE**2 * gap))
+    value, vector = np.linalg.eigh(SPREAD**2 * np.exp(-0.5 * number**2 * gap))
     kept = value > 1e-4 * value.max()
     return vector[:, kept] * np.sqrt(value[kept])
 
 
-def told(count: int, seed: int, number: int) -> dict[str, float]:
-    data, D = square(phantom.hard_map(seed=number), seed, "LAT", count=count)
+def told(count: int, seed: int, number: int, wavelength: float = 3.0) -> dict[str, float]:
+    data, D = square(phantom.hard_map(seed=number, wavelength=wavelength), seed, "LAT", count=count)
     equation, _ = equation_of(data, None)
     samples = data.samples(2.0 / MS)
     flat = phantom.hard_map(seed=number, spread=0.0)
-    mean, basis = np.log(flat(data.mesh.points)), background(data.mesh.points)
+    mean, basis = np.log(flat(data.mesh.points)), background(data.mesh.points, wavelength)
     problem = MapProblem(equation, samples, MODEL, 0.1, 0.0)
     T, c, mu = fit_lat(equation, samples, MODEL, sd=2.0 / MS, strength=0.25, draws=2).T.copy(), np.zeros(basis.shape[1]), 1e-3
     n = len(T)
@@ -74,10 +75,14 @@ def told(count: int, seed: int, number: int) -> dict[str, float]:
 def main() -> None:
     p = argparse.ArgumentParser(description=__doc__)
     p.add_argument("--count", type=int, default=300)
-    p.add_argument("--seed", type=int, default=0)
+    p.add_argument("--seed", type=int, default=0, help="of the first draw")
+    p.add_argument("--draws", type=int, default=1)
+    p.add_argument("--wavelength", type=float, default=3.0, metavar="MM", help="of the background; default %(default)s, the scored map's")
     p.add_argument("--map", type=int, default=7, help="seed of the background; the scored map is 7")
     call = p.parse_args()
-    print("  ".join(f"{k} {v:.3g}" for k, v in told(call.count, call.seed, call.map).items()))
+    for seed in range(call.seed, call.seed + call.draws):
+        found = told(call.count, seed, call.map, call.wavelength)
+        print(f"{call.wavelength:g} mm, seed {seed}:", "  ".join(f"{k} {v:.3g}" for k, v in found.items()), flush=True)
 
 
 if __name__ == "__main__":

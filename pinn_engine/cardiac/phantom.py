@@ -39,10 +39,11 @@ def scar_map(
     return D
 
 
-def hard_map(size: float = 10.0, healthy: float = 0.1, spread: float = 0.25, seed: int = 7) -> DMap:
-    """Log-normal background (sd `spread`, waves of 0.3 `size`), three scars of 0.2, 0.35 and 0.1 of it, and an isthmus 0.07 `size` wide."""
+def hard_map(size: float = 10.0, healthy: float = 0.1, spread: float = 0.25, seed: int = 7, wavelength: float | None = None) -> DMap:
+    """Log-normal background (sd `spread`, waves of `wavelength` mm, None = 0.3 `size`), three scars of 0.2, 0.35 and 0.1 of it, and an
+    isthmus 0.07 `size` wide."""
     random = np.random.default_rng(seed)
-    k = random.normal(size=(40, 2)) * 2.0 * np.pi / (0.3 * size) / np.sqrt(2.0)
+    k = random.normal(size=(40, 2)) * 2.0 * np.pi / (0.3 * size if wavelength is None else wavelength) / np.sqrt(2.0)
     phase = random.uniform(0.0, 2.0 * np.pi, 40)
 
     def D(points: np.ndarray) -> np.ndarray:
