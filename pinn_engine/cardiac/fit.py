@@ -352,6 +352,7 @@ def common_settings(solved: MapSolution, model: AlievPanfilov, ratio: float | No
         "model": asdict(model),
         "prior_strength": solved.choice.strength,
         "prior_scores": {f"{k:g}": v for k, v in solved.choice.scores.items()},
+        "steep_places_spared": {"taken": solved.choice.spares, "score": solved.choice.spared},
         "interval_width": width,
         "D_across_over_along": ratio,
         "solver": {"status": solved.solution.status.sentence, "steps": solved.solution.steps},

@@ -16,7 +16,7 @@ from .beat import Beat
 from .eikonal import EikonalDiffusion
 from .mapfit import MapProblem, Samples, Tuning, contaminated
 from .model import AlievPanfilov
-from .path import WARM, Choice, choose, noise_sd
+from .path import PIECES, WARM, Choice, choose, noise_sd
 from .starts import spline, typical_D
 
 Progress = Callable[[float], None]
@@ -82,7 +82,9 @@ def fit_lat(
         tell(0.25)
     choice = Choice(strength or 0.0)
     if strength is None:
-        choice = choose(lambda s, k: build(s, k), data, theta, linear, seed=seed, progress=lambda done: tell(0.25 + 0.4 * done))
+        choice = choose(
+            lambda s, k: build(s, k), data, theta, linear, seed=seed, pieces=PIECES, progress=lambda done: tell(0.25 + 0.4 * done)
+        )
         assert choice.theta is not None
         theta = choice.theta
     problem = build(data, choice.strength)
@@ -96,6 +98,8 @@ def fit_lat(
         data = data.with_sd(level)
     problem = build(data, choice.strength, contaminated(level, float(np.ptp(data.value.numpy()))))
     problem.rounding = problem.tuning.rounding[1]
+    if choice.spares:
+        problem.spare(settled.theta)
     solution = SparseGaussNewton(steps=12, relative=1e-3, damping=WARM).solve(problem, settled.theta, linear)
     tell(0.9)
     return with_draws(problem, solution, choice, level, draws, seed)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ WORSE = 1.05  # the path ends where a weaker prior predicts this much worse than
 SLACK = 0.02  # how much worse than the best a stronger prior may predict and still be taken
 USUAL = 0.8  # width of intervals that cover as they say over Laplace's: between 0.45 (one sharp scar) and 1.1 (uneven everywhere)
 WARM = 1e-5  # damping of a fit that starts near its end: with more, a scar moves up or down as a whole in dozens of small steps
+PIECES = 0.3  # strength of the prior from which a map counts as one of pieces: uneven ones lose cover by sparing their steep places
 CAP = 9.0  # of a squared standardised error: one outlier must not choose the prior
 
 Build = Callable[[Samples, float], MapProblem]  # data, strength -> problem
@@ -32,6 +33,8 @@ class Choice:
     scores: dict[float, float] = field(default_factory=dict)
     theta: Tensor | None = None
     widening: float = 1.0  # calibration of the Laplace intervals by the held-out data, see `widening`
+    spared: float | None = None  # score with steep places spared (`MapProblem.spare`), where that was tried
+    spares: bool = False  # and whether it was taken
 
 
 def choose(
@@ -44,9 +47,13 @@ def choose(
     seed: int = 0,
     steps: int = 5,
     slack: float = SLACK,
+    pieces: float = np.inf,
     progress: Callable[[float], None] | None = None,
 ) -> Choice:
-    """Fit three quarters of the data along a path from strong to weak, each from the last, and score the rest."""
+    """Fit three quarters of the data along a path from strong to weak, each from the last, and score the rest.
+
+    Where the strength chosen is `pieces` or more, steep places are spared if that predicts at most `slack` worse.
+    """
     random = np.random.default_rng(seed)
     test = np.zeros(len(data.value), bool)
     test[random.permutation(len(test))[: max(2, round(HELD_OUT * len(test)))]] = True
@@ -68,7 +75,18 @@ def choose(
             progress((number + 1) / len(strengths))
         if scores[strength] > WORSE * min(scores.values()):
             break
-    return Choice(strongest(scores, slack), scores, best, width)
+    choice = Choice(strongest(scores, slack), scores, best, width)
+    if choice.strength < pieces:
+        return choice
+    at = min(scores, key=lambda strength: scores[strength])
+    problem = build(kept, at)
+    problem.rounding = problem.tuning.rounding[1]
+    problem.spare(best)
+    solution = SparseGaussNewton(steps, relative=2e-3, damping=WARM).solve(problem, best, linear)
+    score = prediction_error(problem, held, solution.theta)
+    if score > (1.0 + slack) * scores[at]:
+        return replace(choice, spared=score)
+    return replace(choice, spared=score, spares=True, widening=widening(problem, solution, held))
 
 
 def strongest(scores: dict[float, float], slack: float) -> float:
