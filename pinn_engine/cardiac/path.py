@@ -19,7 +19,7 @@ WORSE = 1.05  # the path ends where a weaker prior predicts this much worse than
 SLACK = 0.02  # how much worse than the best a stronger prior may predict and still be taken
 USUAL = 0.8  # width of intervals that cover as they say over Laplace's: between 0.45 (one sharp scar) and 1.1 (uneven everywhere)
 WARM = 1e-5  # damping of a fit that starts near its end: with more, a scar moves up or down as a whole in dozens of small steps
-PIECES = 0.3  # strength of the prior from which a map counts as one of pieces: uneven ones lose cover by sparing their steep places
+PIECES = 0.3  # 1/l0: where no weaker prior predicts as well, a map is of pieces; uneven ones lose cover by sparing their steep places
 CAP = 9.0  # of a squared standardised error: one outlier must not choose the prior
 
 Build = Callable[[Samples, float], MapProblem]  # data, strength -> problem
@@ -52,7 +52,7 @@ def choose(
 ) -> Choice:
     """Fit three quarters of the data along a path from strong to weak, each from the last, and score the rest.
 
-    Where the strength chosen is `pieces` or more, steep places are spared if that predicts at most `slack` worse.
+    Where no strength below `pieces` predicts as well, steep places are spared if that predicts at most `slack` worse.
     """
     random = np.random.default_rng(seed)
     test = np.zeros(len(data.value), bool)
@@ -76,7 +76,7 @@ def choose(
         if scores[strength] > WORSE * min(scores.values()):
             break
     choice = Choice(strongest(scores, slack), scores, best, width)
-    if choice.strength < pieces:
+    if weakest(scores, slack) < pieces:
         return choice
     at = min(scores, key=lambda strength: scores[strength])
     problem = build(kept, at)
@@ -103,6 +103,15 @@ def strongest(scores: dict[float, float], slack: float) -> float:
         return tried[at]
     share = (allowed - scores[tried[at]]) / (scores[tried[at + 1]] - scores[tried[at]])
     return float(tried[at] * (tried[at + 1] / tried[at]) ** share)
+
+
+def weakest(scores: dict[float, float], slack: float) -> float:
+    """The weakest prior tried that predicts at most `slack` (a share) worse than the best, with every one between them."""
+    tried = sorted(scores, reverse=True)
+    at = min(range(len(tried)), key=lambda i: scores[tried[i]])
+    while at + 1 < len(tried) and scores[tried[at + 1]] <= (1.0 + slack) * min(scores.values()):
+        at += 1
+    return tried[at]
 
 
 def widening(problem: MapProblem, solution: SparseSolution, held: Samples, draws: int = 32) -> float:

@@ -7,7 +7,7 @@ import torch
 from pinn_engine.cardiac import shapes
 from pinn_engine.cardiac.fem import elements
 from pinn_engine.cardiac.fit import apparent_speed, unevenness
-from pinn_engine.cardiac.path import strongest
+from pinn_engine.cardiac.path import strongest, weakest
 from pinn_engine.files.raster import nearest
 
 
@@ -23,6 +23,19 @@ from pinn_engine.files.raster import nearest
 )
 def test_the_strongest_prior_that_predicts_as_well(scores, slack, expected):
     assert strongest(scores, slack) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("scores", "expected"),
+    [
+        ({1.0: 2.0, 0.1: 1.0, 0.01: 1.5}, 0.1),
+        ({1.0: 1.0, 0.1: 1.01, 0.01: 1.02}, 0.01),
+        ({1.0: 1.0, 0.1: 1.03, 0.01: 1.01}, 1.0),  # the one between predicts worse
+        ({1.0: 1.01, 0.1: 1.0}, 0.1),
+    ],
+)
+def test_the_weakest_prior_that_predicts_as_well(scores, expected):
+    assert weakest(scores, 0.02) == expected
 
 
 def test_slope_is_uncertain_where_fronts_meet():
