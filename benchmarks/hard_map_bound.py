@@ -12,6 +12,8 @@ import argparse
 import numpy as np
 import torch
 from scipy.linalg import cho_factor, cho_solve
+from scipy.sparse import diags
+from scipy.sparse.linalg import splu
 
 from benchmarks.cardiac import MODEL, MS, scores, square
 from pinn_engine.cardiac import phantom
@@ -30,6 +32,15 @@ def background(points: np.ndarray, wavelength: float) -> np.ndarray:
     value, vector = np.linalg.eigh(SPREAD**2 * np.exp(-0.5 * number**2 * gap))
     kept = value > 1e-4 * value.max()
     return vector[:, kept] * np.sqrt(value[kept])
+
+
+def damped_step(TT, Tc: np.ndarray, cc: np.ndarray, by_T: np.ndarray, by_c: np.ndarray, mu: float) -> tuple[np.ndarray, np.ndarray]:
+    """-(H + mu diag H)^-1 slope for H = [[TT, Tc], [Tc', cc]], its large sparse block eliminated."""
+    factor = splu((TT + mu * diags(TT.diagonal())).tocsc())
+    solved = factor.solve(Tc)
+    small = cc + mu * np.diag(np.diag(cc)) - Tc.T @ solved
+    c = -cho_solve(cho_factor(small), by_c - solved.T @ by_T)
+    return -factor.solve(by_T) - solved @ c, c
 
 
 def told(count: int, seed: int, number: int, wavelength: float = 3.0) -> dict[str, float]:
@@ -52,19 +63,17 @@ def told(count: int, seed: int, number: int, wavelength: float = 3.0) -> dict[st
         cost = total(now) + 0.5 * c @ c
         normal = assemble(now, 2 * n)
         by_T, by_c = normal.jacobian[:, :n], normal.jacobian[:, n:] @ basis
-        cross = by_T.T @ by_c
-        matrix = np.block([[(by_T.T @ by_T).toarray(), cross], [cross.T, by_c.T @ by_c + np.eye(len(c))]])
+        parts = by_T.T @ by_T, np.asarray(by_T.T @ by_c), by_c.T @ by_c + np.eye(len(c))
         slope = normal.gradient.numpy()
-        slope = np.concatenate([slope[:n], basis.T @ slope[n:] + c])
         for _ in range(8):
-            step = -cho_solve(cho_factor(matrix + mu * np.diag(np.diag(matrix))), slope)
-            new = total(terms(T + step[:n], c + step[n:])) + 0.5 * np.sum((c + step[n:]) ** 2)
+            along_T, along_c = damped_step(*parts, slope[:n], basis.T @ slope[n:] + c, mu)
+            new = total(terms(T + along_T, c + along_c)) + 0.5 * np.sum((c + along_c) ** 2)
             if new < cost:
                 break
             mu *= 5.0
         if not new < cost:
             break
-        T, c, mu = T + step[:n], c + step[n:], max(0.2 * mu, 1e-7)
+        T, c, mu = T + along_T, c + along_c, max(0.2 * mu, 1e-7)
         if cost - new < 1e-3 * cost:
             break
     found = scores(D, data.back(np.exp(mean + basis @ c)), 0.07, 0.05)
