@@ -172,6 +172,7 @@ MAPS = {
     "hard-LAT": hard(),
     "hard-5mm": hard(5.0),  # the same scars in a background of longer waves; hard-LAT: 3 mm
     "hard-8mm": hard(8.0),
+    "hard-16mm": hard(16.0),
     "surface-1000": ellipsoid(1000),
     "surface-V": ellipsoid(None),
     "paced": MapCase(paced, sd=None),

@@ -28,6 +28,7 @@ from .state_fit import StateFit, fit_state
 
 AGREES = 1.5  # times the networks' noise: runs that miss the data by more do not speak for their D
 WINDOW_MIN, SPREAD = 1.0, 0.1
+MODES = 15  # of a mesh: a sphere's up to order 3. With 48 the networks had more weights than samples, followed the noise, and D fell to 0
 
 
 def places_of(data: HeartData) -> tuple[Places, np.ndarray]:
@@ -37,7 +38,7 @@ def places_of(data: HeartData) -> tuple[Places, np.ndarray]:
         axes = np.flatnonzero(np.ptp(points, axis=0) > 0)
         return box(points[:, axes], points[:, axes].min(axis=0), points[:, axes].max(axis=0), 4), np.arange(len(points))
     node = np.where(data.inside, np.asarray(abs(data.to_input).argmax(axis=1)).ravel(), -1)
-    return mesh_modes(data.mesh), node
+    return mesh_modes(data.mesh, MODES), node
 
 
 def fit_network(
