@@ -1,4 +1,4 @@
-"""How rough fields over a neighbourhood graph are: R = epsilon I + L with L the weighted graph Laplacian, and the prior precision R D R.
+"""How rough fields over a neighbourhood graph are: R = epsilon I + L with L the weighted graph Laplacian, and the prior precision d R^2.
 
 R^2 penalises curvature and leaves slopes nearly free; epsilon keeps it invertible (a Matern field of range 1/sqrt(epsilon) voxels,
 Lindgren 2011, doi:10.1111/j.1467-9868.2011.00777.x). One sparse matrix a field, whose values alone change when edges are re-weighted.
@@ -9,9 +9,13 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from .coarse import CoarseSpace
 
 NEIGHBOURS = ((0, 0, 1), (0, 1, 0), (1, 0, 0), (0, 1, 1), (0, 1, -1), (1, 0, 1), (1, 0, -1), (1, 1, 0), (1, -1, 0))
 EPSILON = 1e-3  # range of 30 voxels: the mean of a tissue is free, a smaller value costs iterations only
@@ -59,42 +63,59 @@ def grid_neighbours(mask: Tensor, spacing: Tensor) -> Neighbours:
 
 
 def csr(row: Tensor, column: Tensor, values: Tensor, size: tuple[int, int]) -> Tensor:
-    """A sparse matrix from entries sorted by row and column."""
+    """A sparse matrix from entries sorted by row and column; indices of 32 bits, with which products take a sixth less time."""
     starts = torch.cat([torch.zeros(1, dtype=torch.long), torch.bincount(row, minlength=size[0]).cumsum(0)])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # sparse CSR is announced as beta
-        return torch.sparse_csr_tensor(starts, column, values, size, check_invariants=False)
+        return torch.sparse_csr_tensor(starts.int(), column.int(), values, size, check_invariants=False)
 
 
 @dataclass(frozen=True)
 class Roughness:
-    """R of F fields on one graph; `weight` (F, E) are the edges' weights, their length factor included."""
+    """R of Q families of fields on one graph; `weight` (Q, E) are the edges' weights, their length factor included.
+
+    Fields (F, V, S) of a family follow each other, F / Q of them, and share its R.
+    """
 
     graph: Neighbours
     weight: Tensor
     epsilon: float = EPSILON
+    coarse: CoarseSpace | None = None  # for preconditioning
+
+    @cached_property
+    def on_coarse(self) -> list[Tensor]:
+        """(J, J) of each family."""
+        return [] if self.coarse is None else [self.coarse.of(matrix) for matrix in self.matrices]
 
     @cached_property
     def matrices(self) -> list[Tensor]:
-        """R of each field, (V, V) sparse CSR."""
+        """R of each family, (V, V) sparse CSR."""
         row, column, order = self.graph.layout
         size = (self.graph.count, self.graph.count)
         return [csr(row, column, torch.cat([-w, -w, self.graph.degree(w) + self.epsilon])[order], size) for w in self.weight]
 
-    def apply(self, x: Tensor) -> Tensor:
-        """(F, V, S) R x, field by field."""
-        return torch.stack([matrix @ x[k] for k, matrix in enumerate(self.matrices)])
+    def families(self, x: Tensor) -> Tensor:
+        """(Q, V, F / Q, S) of fields (F, V, S): what one matrix is multiplied with, side by side in memory."""
+        return x.unflatten(0, (len(self.weight), -1)).transpose(1, 2).contiguous()
+
+    def apply(self, x: Tensor, times: int = 1) -> Tensor:
+        """(F, V, S) R x of every field, `times` times."""
+        out = []
+        for matrix, y in zip(self.matrices, self.families(x), strict=True):
+            flat = y.flatten(1)
+            for _ in range(times):
+                flat = matrix @ flat
+            out.append(flat.view_as(y).transpose(0, 1))
+        return torch.cat(out)
 
     def diagonal(self, strength: Tensor) -> Tensor:
-        """(F, V) the diagonal of R D R, D = diag(strength) (F, V)."""
-        g, rows = self.graph, []
-        for w, d in zip(self.weight, strength, strict=True):
-            around = torch.zeros_like(d).index_add_(0, g.first, w**2 * d[g.second]).index_add_(0, g.second, w**2 * d[g.first])
-            rows.append((g.degree(w) + self.epsilon) ** 2 * d + around)
-        return torch.stack(rows)
+        """(F, V) the diagonal of d R^2, d = `strength` (F,)."""
+        square = self.weight**2
+        own = [(self.graph.degree(w) + self.epsilon) ** 2 + self.graph.degree(s) for w, s in zip(self.weight, square, strict=True)]
+        return strength.unsqueeze(1) * torch.stack(own).repeat_interleave(len(strength) // len(own), dim=0)
 
     def smooth(self, x: Tensor, steps: int) -> Tensor:
-        """(V, S) weighted averages over neighbours, `steps` times, by the first field's weights; a constant stays as it is."""
+        """(V, S) weighted averages over neighbours, `steps` times, by the first family's weights; a constant stays as it is."""
         matrix, w = self.matrices[0], self.weight[0]
         largest = float(self.graph.degree(w).max()) or 1.0
         for _ in range(steps):

@@ -1,7 +1,8 @@
 """Joint maximum-a-posteriori fit of F smooth fields on a graph, the strength of smoothing learnt from the data, with posterior samples.
 
-Model: node v has data of its own that depend on its F values x_v; field k has the prior N(0, (R_k D_k R_k)^-1), R from `roughness`, D
-diagonal: one strength for each kind of node, since a kind with weak data must not borrow the smoothness of another.
+Model: node v has data of its own that depend on its F values x_v; field k has the prior N(0, (d_k R_k^2)^-1), R from `roughness`. Fields
+of one family (the same quantity of two tissues) have one strength d, which the weaker data alone could not tell, and edges at the same
+places. A field is there at all nodes, also where its tissue is not: across a sulcus, or from one gyrus to the next, it goes straight.
 One outer turn is a Gauss-Newton step by preconditioned conjugate gradients, a few exact samples of the linearised posterior
 (perturb-and-MAP: Papandreou & Yuille 2010), a new strength (Fellner-Schall: Wood & Fasiolo 2017, doi:10.1111/biom.12640) and, every
 second turn, new edge weights: a Student-t prior on the differences between neighbours, so that a step costs less than a slope.
@@ -12,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -21,24 +21,9 @@ from .coarse import CoarseSpace, TwoLevel
 from .roughness import EPSILON, Neighbours, Roughness
 
 STRENGTH_RANGE = (1e-2, 3e4)
-SHARED_TURNS = (3, 7)  # in which what nodes have in common moves
-MOST_SHARED = 0.3  # of any of it in one step
 
 Linearised = tuple[Tensor, Tensor, Tensor]  # gradient (F, V), information (F, F, V), cost (V,) of the data at the fields
 Linearise = Callable[[Tensor], Linearised]  # from fields (F, V)
-
-
-class Shared(Protocol):
-    """P numbers that all nodes have in common, such as the levels that the fields are about."""
-
-    def linearise_shared(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """At fields x (F, V): the fields that each number is worth (F, V, P), and of what it does to the data beyond those fields:
-        gradient (P,) and information (P, P), both with the numbers' own prior, and information with the fields (F, V, P)."""
-        ...
-
-    def move_shared(self, step: Tensor) -> None:
-        """By `step` (P,)."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -51,10 +36,10 @@ class SmoothSettings:
     turn_samples: int = 4
     samples: int = 24
     tolerance: float = 5e-3
+    turn_tolerance: float = 2e-2  # of the solves before the last
     max_iterations: int = 150
     acceleration: float = 1.8  # exponent of the update of the strength: plain Fellner-Schall creeps
     epsilon: float = EPSILON
-    tie: float = 0.02  # weight of an edge between nodes of different kind
     seed: int = 0
 
 
@@ -66,25 +51,23 @@ class SmoothFit:
     offset: Tensor  # (F, V) fixed part of the fields that the prior leaves alone; the fields are x + offset
     samples: Tensor  # (F, V, S), zero mean
     variance: Tensor  # (F, F, V) posterior covariance within a node
-    strength: Tensor  # (F, V)
+    strength: Tensor  # (F,)
     rough: Roughness
-    effective: Tensor  # (F, kinds) degrees of freedom that the data have bought
-    coarse: CoarseSpace | None = None
+    effective: Tensor  # (F,) degrees of freedom that the data have bought
     history: dict[str, list[float]] = field(default_factory=dict)
 
 
 class Posterior:
-    """H = A + R D R at one linearisation: products, solves and samples; `strength` (F, V) is the diagonal of D."""
+    """H = A + d R^2 at one linearisation: products, solves and samples; `strength` (F,) is d of each field."""
 
-    def __init__(
-        self, information: Tensor, strength: Tensor, rough: Roughness, settings: SmoothSettings, coarse: CoarseSpace | None = None
-    ):
-        self.information, self.strength, self.rough, self.settings, self.coarse = information, strength, rough, settings, coarse
+    def __init__(self, information: Tensor, strength: Tensor, rough: Roughness, settings: SmoothSettings):
+        self.information, self.strength, self.rough, self.settings = information, strength, rough, settings
         self.iterations = 0  # of the latest solve
         self.cycles: list[TwoLevel] = []
-        if coarse is not None:
-            shift = (information.diagonal().T.clamp_min(0) / strength).sqrt()
-            self.cycles = [TwoLevel(matrix, s, coarse) for matrix, s in zip(rough.matrices, shift, strict=True)]
+        if rough.coarse is not None:
+            shift = rough.families((information.diagonal().T.clamp_min(0) / strength.unsqueeze(1)).sqrt().unsqueeze(2))
+            parts = zip(rough.matrices, rough.on_coarse, shift.squeeze(3), strict=True)
+            self.cycles = [TwoLevel(matrix, small, one, rough.coarse) for matrix, small, one in parts]
         block = information + torch.diag_embed(rough.diagonal(strength).T).permute(1, 2, 0)
         self.block_inverse = _inverse(block)
 
@@ -92,14 +75,15 @@ class Posterior:
         return _blocks(self.information, x) + self.prior(x)
 
     def prior(self, x: Tensor) -> Tensor:
-        """(F, V, S) R D R x"""
-        return self.rough.apply(self.strength.unsqueeze(2) * self.rough.apply(x))
+        """(F, V, S) d R^2 x"""
+        return self.strength[:, None, None] * self.rough.apply(x, times=2)
 
     def precondition(self, r: Tensor) -> Tensor:
         """(F, V, S) about H^-1 r: by two cycles a field, or by the nodes' own blocks without a coarse space."""
         if not self.cycles:
             return _blocks(self.block_inverse, r)
-        return torch.stack([cycle.solve(cycle.solve(r[k]) / self.strength[k].unsqueeze(1)) for k, cycle in enumerate(self.cycles)])
+        solved = [cycle.solve(cycle.solve(y)).transpose(0, 1) for cycle, y in zip(self.cycles, self.rough.families(r), strict=True)]
+        return torch.cat(solved) / self.strength[:, None, None]
 
     def solve(self, rhs: Tensor, start: Tensor | None = None) -> Tensor:
         """x of H x = rhs by conjugate gradients, each column to `tolerance` of its own right-hand side."""
@@ -127,7 +111,7 @@ class Posterior:
         fields, nodes = self.information.shape[0], self.information.shape[2]
         generator = torch.Generator().manual_seed(self.settings.seed)
         noise = torch.randn(2, count, fields, nodes, generator=generator).permute(0, 2, 3, 1).to(self.information).contiguous()
-        return _blocks(_root(self.information), noise[0]) + self.rough.apply(self.strength.unsqueeze(2).sqrt() * noise[1])
+        return _blocks(_root(self.information), noise[0]) + self.strength[:, None, None].sqrt() * self.rough.apply(noise[1])
 
     def sample(self, count: int, start: Tensor | None = None, batch: int = 8) -> tuple[Tensor, Tensor]:
         """Zero-mean samples (F, V, S) of the posterior and the perturbations H z that they solve."""
@@ -149,43 +133,45 @@ class Posterior:
 def fit_smooth(
     linearise: Linearise,
     graph: Neighbours,
-    alike: Tensor,
-    kind: Tensor,
+    presence: Tensor,
     start: Tensor,
     settings: SmoothSettings,
     coarse: CoarseSpace | None = None,
     progress: Callable[[float], None] | None = None,
-    shared: Shared | None = None,
+    recentre: Callable[[Tensor], Tensor] | None = None,
 ) -> SmoothFit:
-    """Fit fields (F, V) from `start`; `kind` (V,) numbers the kind of each node, `alike` (E,) in [0, 1] says how far
-    the two ends of an edge are of one kind. What nodes have in common is fitted beside them; its doubt is part of
-    the variance, not of the samples."""
-    x, strength, z = start.clone(), torch.full((len(start), int(kind.max()) + 1), settings.strength, dtype=start.dtype), None
-    similar = settings.tie + (1 - settings.tie) * alike
-    base = similar * graph.factor
-    rough = Roughness(graph, base.expand(len(x), -1), settings.epsilon)
+    """Fit fields (F, V) from `start`. `presence` (T, V), 0 to 1: how far a node holds what each of T fields is about; F is a multiple of T,
+    and T fields that follow each other are a family, with one strength and the same edges.
+
+    `recentre` may take from the fields, after every turn, what `linearise` then adds: their levels, which have no prior.
+    """
+    x, strength = start.clone(), torch.full((len(start),), settings.strength, dtype=start.dtype)
+    z: Tensor | None = None
+    rough = Roughness(graph, graph.factor.expand(len(x) // len(presence), -1), settings.epsilon, coarse)
+    on_edges = 0.5 * (presence[:, graph.first] + presence[:, graph.second])
+    rougher = replace(settings, tolerance=settings.turn_tolerance)
     history: dict[str, list[float]] = {"cost": []}
     effective = torch.zeros_like(strength)
     for turn in range(settings.turns):
         gradient, information, cost = linearise(x)
-        post = Posterior(information, strength[:, kind], rough, settings, coarse)
-        x, total = _step(linearise, post, x, gradient, cost)
-        if shared is not None and turn in SHARED_TURNS:
-            x = _move(linearise, shared, post, x)
+        post = Posterior(information, strength, rough, rougher)
+        pull = post.prior(x.unsqueeze(2))
+        rhs = torch.cat([post.perturbation(settings.turn_samples), -(gradient.unsqueeze(2) + pull)], dim=2)
+        solved = post.solve(rhs, None if z is None else torch.cat([z, torch.zeros_like(pull)], dim=2))  # matrices are read once for all
+        z = solved[:, :, :-1].contiguous()
+        x, total = _along(linearise, post, x, pull, cost, solved[:, :, -1:])
+        x = x if recentre is None else recentre(x)
         history["cost"].append(total / x.shape[1])
         history.setdefault("iterations", []).append(post.iterations)
-        z, _ = post.sample(settings.turn_samples, z)
-        strength, effective = _stronger(post, x, z, strength, kind, settings.acceleration)
+        strength, effective = _stronger(post, x, z, settings.acceleration)
         if turn % 2 == 1 and settings.degrees is not None:
             square = squared_differences(graph, x, z)
-            rough = Roughness(graph, base * edge_weights(similar, square, settings.degrees), settings.epsilon)
+            rough = Roughness(graph, graph.factor * edge_weights(square, on_edges, settings.degrees), settings.epsilon, coarse)
         if progress:
             progress((turn + 1) / (settings.turns + 4))
-    fitted = SmoothFit(
-        x, torch.zeros_like(x), x.new_zeros(*x.shape, 0), x.new_zeros(0), strength[:, kind], rough, effective, coarse, history
-    )
-    fitted = finish(linearise, fitted, settings, z)
-    return fitted if shared is None else replace(fitted, variance=fitted.variance + _doubt(linearise, shared, fitted, settings))
+    nothing = x.new_zeros(0)
+    fitted = SmoothFit(x, torch.zeros_like(x), nothing, nothing, strength, rough, effective, history)
+    return finish(linearise, fitted, settings, z)
 
 
 def refit(linearise: Linearise, fitted: SmoothFit, offset: Tensor, settings: SmoothSettings) -> SmoothFit:
@@ -195,7 +181,7 @@ def refit(linearise: Linearise, fitted: SmoothFit, offset: Tensor, settings: Smo
         return linearise(x + offset)
 
     gradient, information, cost = shifted(fitted.x)
-    post = Posterior(information, fitted.strength, fitted.rough, settings, fitted.coarse)
+    post = Posterior(information, fitted.strength, fitted.rough, settings)
     x, _ = _step(shifted, post, fitted.x, gradient, cost)
     return replace(fitted, x=x, offset=offset)
 
@@ -209,10 +195,10 @@ def finish(linearise: Linearise, fitted: SmoothFit, settings: SmoothSettings, wa
     x = fitted.x
     for _ in range(2):
         gradient, information, cost = shifted(x)
-        post = Posterior(information, fitted.strength, fitted.rough, settings, fitted.coarse)
+        post = Posterior(information, fitted.strength, fitted.rough, settings)
         x, _ = _step(shifted, post, x, gradient, cost)
     _, information, _ = shifted(x)
-    post = Posterior(information, fitted.strength, fitted.rough, settings, fitted.coarse)
+    post = Posterior(information, fitted.strength, fitted.rough, settings)
     z, rhs = post.sample(settings.samples, warm)
     return replace(fitted, x=x, samples=z, variance=post.covariance(z, rhs))
 
@@ -223,18 +209,27 @@ def squared_differences(graph: Neighbours, x: Tensor, z: Tensor) -> Tensor:
     return (x[:, graph.first] - x[:, graph.second]).square() + spread
 
 
-def edge_weights(similarity: Tensor, square: Tensor, degrees: float) -> Tensor:
-    """(F, E) Student-t weights (degrees + 1) / (degrees + square / its mean), scaled to mean 1 over edges of one kind."""
-    scale = (similarity * square).sum(dim=1, keepdim=True) / similarity.sum().clamp_min(1e-12)
-    weight = (degrees + 1) / (degrees + similarity * square / scale.clamp_min(1e-20))
-    return weight / ((similarity * weight).sum(dim=1, keepdim=True) / similarity.sum().clamp_min(1e-12))
+def edge_weights(square: Tensor, presence: Tensor, degrees: float) -> Tensor:
+    """(Q, E) weights of a Student-t of all fields of a family together, from square differences (F, E), scaled to mean 1.
+
+    Each counts by its `presence` (F / Q, E): where a field means nothing its differences are large, and would cut the others' edges.
+    """
+    square = square.unflatten(0, (-1, len(presence)))
+    typical = (presence * square).sum(dim=2, keepdim=True) / presence.sum(dim=1).clamp_min(1e-20).unsqueeze(1)
+    relative = presence * square / typical.clamp_min(1e-20)
+    weight = (degrees + presence.sum(dim=0)) / (degrees + relative.sum(dim=1))
+    return weight / weight.mean(dim=1, keepdim=True)
 
 
 def _step(linearise: Linearise, post: Posterior, x: Tensor, gradient: Tensor, cost: Tensor) -> tuple[Tensor, float]:
     """One Gauss-Newton step, halved until the total cost falls; the new fields and their cost."""
     pull = post.prior(x.unsqueeze(2))
+    return _along(linearise, post, x, pull, cost, post.solve(-(gradient.unsqueeze(2) + pull)))
+
+
+def _along(linearise: Linearise, post: Posterior, x: Tensor, pull: Tensor, cost: Tensor, step: Tensor) -> tuple[Tensor, float]:
+    """Fields x moved by a step (F, V, 1), halved until the total cost falls, and their cost; `pull` is the prior's gradient at x."""
     before = float(cost.double().sum() + 0.5 * (pull.squeeze(2) * x).double().sum())
-    step = post.solve(-(gradient.unsqueeze(2) + pull))
     turn = post.prior(step)
     for _ in range(5):
         trial = x + step.squeeze(2)
@@ -245,42 +240,14 @@ def _step(linearise: Linearise, post: Posterior, x: Tensor, gradient: Tensor, co
     return x, before
 
 
-def _answer(shared: Shared, post: Posterior, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Of what nodes have in common: gradient (P,) and information (P, P) once fields answer, by how much they answer less than each is
-    worth (F, V, P), and that worth. As differences of large numbers these would be noise."""
-    worth, gradient, information, across = shared.linearise_shared(x)
-    pull = post.prior(worth)
-    less = post.solve(pull - across)
-    information = information + torch.einsum("fvp,fvq->pq", worth, pull) - torch.einsum("fvp,fvq->pq", less, pull - across)
-    return gradient - torch.einsum("fvp,fv->p", pull, x), information, less, worth
-
-
-def _move(linearise: Linearise, shared: Shared, post: Posterior, x: Tensor) -> Tensor:
-    """One Gauss-Newton step of what nodes have in common; the fields that go with it."""
-    gradient, information, less, worth = _answer(shared, post, x)
-    rest = linearise(x)[0] + post.prior(x.unsqueeze(2)).squeeze(2)
-    step = -torch.linalg.pinv(information, hermitian=True) @ (gradient + torch.einsum("fvp,fv->p", less, rest))
-    step = step * (MOST_SHARED / step.abs().max().clamp_min(MOST_SHARED))
-    shared.move_shared(step)
-    return x + (less - worth) @ step
-
-
-def _doubt(linearise: Linearise, shared: Shared, fitted: SmoothFit, settings: SmoothSettings) -> Tensor:
-    """(F, F, V) what the doubt of that adds to the covariance of the fields."""
-    post = Posterior(linearise(fitted.x)[1], fitted.strength, fitted.rough, settings, fitted.coarse)
-    _, information, less, _ = _answer(shared, post, fitted.x)
-    return torch.einsum("fvp,pq,gvq->fgv", less, torch.linalg.pinv(information, hermitian=True), less)
-
-
-def _stronger(post: Posterior, x: Tensor, z: Tensor, strength: Tensor, kind: Tensor, acceleration: float) -> tuple[Tensor, Tensor]:
-    """New strengths (F, kinds) and effective degrees of freedom, tr(H^-1 A) by samples: the low-variance form of Fellner-Schall.
-
-    A node's own share of the trace counts for its kind, which is exact as far as kinds do not depend on each other.
-    """
-    effective = torch.zeros_like(strength).index_add_(1, kind, (z * _blocks(post.information, z)).mean(dim=2))
-    energy = torch.zeros_like(strength).index_add_(1, kind, post.rough.apply(x.unsqueeze(2)).squeeze(2).square())
-    ratio = effective.clamp_min(1.0) / (strength * energy).clamp_min(1e-20)
-    return (strength * (ratio**acceleration).clamp(0.1, 10.0)).clamp(*STRENGTH_RANGE), effective
+def _stronger(post: Posterior, x: Tensor, z: Tensor, acceleration: float) -> tuple[Tensor, Tensor]:
+    """New strengths (F,) and effective degrees of freedom, tr(H^-1 A) by samples: the low-variance form of Fellner-Schall."""
+    effective = (z * _blocks(post.information, z)).mean(dim=2).sum(dim=1)
+    bent = post.strength * post.rough.apply(x.unsqueeze(2)).square().sum(dim=(1, 2))
+    by_family = [v.unflatten(0, (len(post.rough.weight), -1)).sum(dim=1, keepdim=True) for v in (effective, bent)]
+    ratio = by_family[0].clamp_min(1.0) / by_family[1].clamp_min(1e-20)
+    step = (ratio**acceleration).clamp(0.1, 10.0).expand(-1, len(x) // len(ratio)).flatten()
+    return (post.strength * step).clamp(*STRENGTH_RANGE), effective
 
 
 def _blocks(blocks: Tensor, x: Tensor) -> Tensor:

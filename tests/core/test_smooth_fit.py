@@ -2,39 +2,36 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
+import pytest
 import torch
 
 from pinn_engine.core.coarse import CoarseSpace, hats
 from pinn_engine.core.roughness import Roughness, grid_neighbours
-from pinn_engine.core.smooth_fit import Posterior, SmoothFit, SmoothSettings, _doubt, _move, fit_smooth
+from pinn_engine.core.smooth_fit import Posterior, SmoothSettings, edge_weights, fit_smooth
 
 SHAPE, SPACING = (7, 6, 5), torch.tensor([2.0, 2.0, 3.0])
 
 
-def problem(seed: int = 0):
-    """A small anisotropic grid with random edges, information and strength."""
+def problem(seed: int = 0, tissues: int = 1):
+    """A small anisotropic grid with random edges, information and strength: two families of as many fields as `tissues`."""
     mask = torch.ones(SHAPE, dtype=torch.bool)
     mask[0, 0] = False
     graph = grid_neighbours(mask, SPACING)
     g = torch.Generator().manual_seed(seed)
     weight = graph.factor * (0.1 + torch.rand(2, len(graph.first), generator=g))
-    root = torch.randn(2, 2, graph.count, generator=g)
+    root = torch.randn(2 * tissues, 2, graph.count, generator=g)
     information = torch.einsum("fkv,gkv->fgv", root, root)
-    strength = (1 + 9 * torch.rand(2, graph.count, generator=g)) * 5
-    position = torch.nonzero(mask) * SPACING / SPACING.min()
-    return (
-        graph,
-        Roughness(graph, weight, 0.05),
-        information,
-        strength,
-        CoarseSpace(hats(position, torch.zeros(graph.count, dtype=torch.long))),
-    )
+    strength = (1 + 9 * torch.rand(2 * tissues, generator=g)) * 5
+    coarse = CoarseSpace(hats(torch.nonzero(mask) * SPACING / SPACING.min()))
+    return graph, Roughness(graph, weight, 0.05, coarse), information, strength
 
 
 def dense(post: Posterior) -> torch.Tensor:
     """(F V, F V) float64, column by column."""
-    f, v = post.strength.shape
+    f, _, v = post.information.shape
     return post.apply(torch.eye(f * v).reshape(f, v, f * v)).reshape(f * v, f * v).double()
 
 
@@ -49,31 +46,40 @@ def test_neighbours_are_those_at_faces_and_edges_weighed_by_length():
     assert len(grid_neighbours(thin, SPACING).first) == 3
 
 
-def test_solve_equals_dense_with_and_without_coarse_space():
-    graph, rough, information, strength, coarse = problem()
-    rhs = torch.randn(2, graph.count, 3, generator=torch.Generator().manual_seed(1))
-    for space in (coarse, None):
-        post = Posterior(information, strength, rough, SmoothSettings(tolerance=1e-5, max_iterations=2000), space)
+@pytest.mark.parametrize("tissues", [1, 2])
+def test_solve_equals_dense_with_and_without_coarse_space(tissues):
+    graph, rough, information, strength = problem(tissues=tissues)
+    rhs = torch.randn(2 * tissues, graph.count, 3, generator=torch.Generator().manual_seed(1))
+    for one in (rough, replace(rough, coarse=None)):
+        post = Posterior(information, strength, one, SmoothSettings(tolerance=1e-5, max_iterations=2000))
         h = dense(post)
         assert torch.allclose(h, h.T, atol=1e-2)
         exact = torch.linalg.solve(h, rhs.reshape(-1, 3).double()).reshape(rhs.shape)
         assert torch.linalg.norm(post.solve(rhs) - exact) < 2e-3 * torch.linalg.norm(exact)
 
 
-def test_preconditioner_is_symmetric_and_needs_few_iterations():
-    graph, rough, information, strength, coarse = problem()
-    post = Posterior(information, strength, rough, SmoothSettings(tolerance=1e-3), coarse)
-    eye = torch.eye(2 * graph.count).reshape(2, graph.count, -1)
-    m = post.precondition(eye).reshape(2 * graph.count, -1).double()
+def test_fields_of_a_family_share_its_matrix():
+    graph, rough, _, _ = problem()
+    x = torch.randn(6, graph.count, 2, generator=torch.Generator().manual_seed(4))
+    expected = torch.stack([rough.matrices[k // 3].to_dense() @ rough.matrices[k // 3].to_dense() @ x[k] for k in range(6)])
+    assert torch.allclose(rough.apply(x, times=2), expected, atol=1e-3)
+
+
+@pytest.mark.parametrize("tissues", [1, 2])
+def test_preconditioner_is_symmetric_and_needs_few_iterations(tissues):
+    graph, rough, information, strength = problem(tissues=tissues)
+    post = Posterior(information, strength, rough, SmoothSettings(tolerance=1e-3))
+    n = 2 * tissues * graph.count
+    m = post.precondition(torch.eye(n).reshape(2 * tissues, graph.count, -1)).reshape(n, -1).double()
     assert torch.allclose(m, m.T, atol=1e-4 * float(m.abs().max()))
     assert float(torch.linalg.eigvalsh(0.5 * (m + m.T)).min()) > 0
-    post.solve(torch.randn(2, graph.count, 1, generator=torch.Generator().manual_seed(2)))
+    post.solve(torch.randn(2 * tissues, graph.count, 1, generator=torch.Generator().manual_seed(2)))
     assert post.iterations < 40
 
 
 def test_block_diagonal_and_sample_covariance_are_those_of_the_dense_inverse():
-    _, rough, information, strength, coarse = problem()
-    post = Posterior(information, strength, rough, SmoothSettings(tolerance=1e-5, max_iterations=500), coarse)
+    _, rough, information, strength = problem()
+    post = Posterior(information, strength, rough, SmoothSettings(tolerance=1e-5, max_iterations=500))
     h = dense(post)
     assert torch.allclose(rough.diagonal(strength).reshape(-1).double(), (h - dense_information(information)).diagonal(), rtol=1e-3)
     z, rhs = post.sample(400)
@@ -91,68 +97,20 @@ def dense_information(information: torch.Tensor) -> torch.Tensor:
     return out
 
 
-class Level:
-    """Data y = J x + K b + noise, linear, with fields x and two shared numbers b of prior N(0, 1): b[0] beyond the fields, b[1] a level."""
-
-    def __init__(self, nodes: int, seed: int = 3):
-        g = torch.Generator().manual_seed(seed)
-        self.j, self.b = torch.randn(nodes, 4, 2, generator=g), torch.zeros(2)
-        self.k = torch.stack([torch.randn(nodes, 4, generator=g), self.j[:, :, 1]], dim=2)
-        truth = torch.stack([torch.full((nodes,), 0.5), torch.linspace(-1, 1, nodes)])
-        noise = 0.3 * torch.randn(nodes, 4, generator=g)
-        self.y = torch.einsum("vki,iv->vk", self.j, truth) + self.k @ torch.tensor([2.0, -1.0]) + noise
-
-    def residual(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.einsum("vki,iv->vk", self.j, x) + self.k @ self.b - self.y
-
-    def linearise(self, x: torch.Tensor):
-        r = self.residual(x)
-        return torch.einsum("vki,vk->iv", self.j, r), torch.einsum("vki,vkj->ijv", self.j, self.j), 0.5 * r.square().sum(dim=1)
-
-    def linearise_shared(self, x: torch.Tensor):
-        worth = torch.zeros(2, len(self.j), 2)
-        worth[1, :, 1] = 1
-        beyond = self.k - torch.einsum("vki,ivp->vkp", self.j, worth)
-        gradient = torch.einsum("vkp,vk->p", beyond, self.residual(x)) + self.b
-        information = torch.einsum("vkp,vkq->pq", beyond, beyond) + torch.eye(2)
-        return worth, gradient, information, torch.einsum("vki,vkp->ivp", self.j, beyond)
-
-    def move_shared(self, step: torch.Tensor) -> None:
-        self.b = self.b + step
-
-
-def test_what_nodes_share_and_its_doubt_are_those_of_dense_algebra():
-    """Steps end at the joint optimum; the variance of x + worth b exceeds that of x at given b as in the joint inverse."""
-    graph, rough, _, strength, coarse = problem()
-    level = Level(graph.count)
-    settings = SmoothSettings(tolerance=1e-6, max_iterations=2000)
-    nothing = torch.zeros(2, graph.count)
-    post = Posterior(level.linearise(nothing)[1], strength, rough, settings, coarse)
-    x = post.solve(-level.linearise(nothing)[0].unsqueeze(2)).squeeze(2)
-
-    n = 2 * graph.count
-    j = torch.zeros(graph.count, 4, 2, graph.count)
-    for v in range(graph.count):
-        j[v, :, :, v] = level.j[v]
-    whole = torch.cat([j.reshape(-1, n), level.k.reshape(-1, 2)], dim=1).double()
-    prior = torch.zeros(n + 2, n + 2, dtype=torch.float64)
-    prior[:n, :n] = dense(Posterior(torch.zeros_like(post.information), strength, rough, settings, None))
-    prior[n:, n:] = torch.eye(2)
-    inverse = torch.linalg.inv(whole.T @ whole + prior)
-    joint = inverse @ whole.T @ level.y.reshape(-1).double()
-
-    for _ in range(40):  # steps are bounded
-        x = _move(level.linearise, level, post, x)
-    assert torch.allclose(level.b.double(), joint[n:], atol=2e-3)
-    assert torch.allclose(x.reshape(-1).double(), joint[:n], atol=5e-3)
-
-    fitted = SmoothFit(x, nothing, x.new_zeros(2, graph.count, 0), x.new_zeros(0), strength, rough, x.new_zeros(2, 1), coarse)
-    change = torch.eye(n + 2, dtype=torch.float64)[:n]
-    change[graph.count :, n + 1] = 1  # the fields that b is worth
-    known = torch.linalg.inv((whole.T @ whole + prior)[:n, :n])
-    expected = (change @ inverse @ change.T - known).diagonal()
-    found = _doubt(level.linearise, level, fitted, settings)
-    assert torch.allclose(torch.stack([found[0, 0], found[1, 1]]).reshape(-1).double(), expected, rtol=2e-2, atol=1e-5)
+def test_edges_are_cut_where_a_field_steps_and_only_where_it_means_something():
+    """Two fields of one family on a line of edges: the first steps at edge 2; the second, absent there, at edge 5."""
+    square = torch.full((2, 8), 0.01)
+    square[0, 2] = square[1, 5] = 4.0
+    everywhere = edge_weights(square, torch.ones(2, 8), 6.0)
+    assert everywhere.shape == (1, 8)
+    assert everywhere.mean() == pytest.approx(1, abs=1e-5)
+    assert everywhere[0, 2] < 0.7 * everywhere[0, 0]
+    assert everywhere[0, 5] < 0.7 * everywhere[0, 0]
+    presence = torch.ones(2, 8)
+    presence[1, 4:7] = 0
+    absent = edge_weights(square, presence, 6.0)
+    assert absent[0, 2] < 0.7 * absent[0, 0]
+    assert absent[0, 5] == pytest.approx(float(absent[0, 4]))
 
 
 def smooth_truth(noise: float, seed: int):
@@ -162,7 +120,7 @@ def smooth_truth(noise: float, seed: int):
     at = torch.nonzero(mask).double()
     truth = torch.sin(at @ torch.tensor([0.35, 0.2, 0.25]).double()).float()
     data = truth + noise * torch.randn(len(truth), generator=torch.Generator().manual_seed(seed))
-    return graph, CoarseSpace(hats(at, torch.zeros(len(at), dtype=torch.long))), truth, data
+    return graph, CoarseSpace(hats(at)), truth, data
 
 
 def fit_one(noise: float, seed: int, seen: torch.Tensor | None = None):
@@ -173,10 +131,51 @@ def fit_one(noise: float, seed: int, seen: torch.Tensor | None = None):
         away = x[0] - data
         return (precision * away).unsqueeze(0), precision.reshape(1, 1, -1), 0.5 * precision * away**2
 
-    kind = torch.zeros(graph.count, dtype=torch.long)
-    alike = torch.ones(len(graph.first))
     settings = SmoothSettings(degrees=None)
-    return fit_smooth(linearise, graph, alike, kind, torch.zeros(1, graph.count), settings, coarse), truth, data
+    return fit_smooth(linearise, graph, torch.ones(1, graph.count), torch.zeros(1, graph.count), settings, coarse), truth, data
+
+
+def test_two_fields_of_one_quantity_are_told_apart_where_each_is_seen():
+    """Every second node holds the first, the others the second: both come out smooth everywhere, with one strength."""
+    graph, coarse, truth, _ = smooth_truth(1.0, 303)
+    both = torch.stack([truth, 1 - truth])
+    first = (torch.arange(graph.count) % 2 == 0).float()
+    presence = torch.stack([first, 1 - first])
+    data = (presence * both).sum(dim=0) + 0.5 * torch.randn(graph.count, generator=torch.Generator().manual_seed(303))
+
+    def linearise(x):
+        away = (presence * x).sum(dim=0) - data
+        return 4 * presence * away, 4 * torch.einsum("fv,gv->fgv", presence, presence), 2 * away**2
+
+    found = fit_smooth(linearise, graph, presence, torch.zeros(2, graph.count), SmoothSettings(degrees=None), coarse)
+    error = (found.x - both).square().mean(dim=1).sqrt()
+    assert float(error.max()) < 0.25
+    assert found.strength[0] == found.strength[1]
+
+
+def test_a_level_taken_out_of_the_fields_is_not_taken_for_roughness():
+    """A field about 3 whose prior is about 0: with `recentre` its strength is learnt from its shape alone, and the error is smaller."""
+    graph, coarse, truth, data = smooth_truth(1.0, 304)
+    level = torch.zeros(1)
+
+    def linearise(x):
+        away = x[0] + level - data - 3
+        return away.unsqueeze(0), torch.ones(1, 1, graph.count), 0.5 * away**2
+
+    def recentre(x):
+        nonlocal level
+        level = level + x.mean()
+        return x - x.mean()
+
+    strength, error = [], []
+    settings = SmoothSettings(degrees=None, epsilon=0.3, strength=1.0)
+    for centre in (None, recentre):
+        level = torch.zeros(1)
+        found = fit_smooth(linearise, graph, torch.ones(1, graph.count), torch.zeros(1, graph.count), settings, coarse, recentre=centre)
+        strength.append(float(found.strength[0]))
+        error.append(float((found.x[0] + level - truth - 3).square().mean()))
+    assert strength[1] > 1.5 * strength[0]
+    assert error[1] < 0.8 * error[0]
 
 
 def test_a_smooth_field_is_recovered_better_than_voxelwise_with_intervals_that_cover():

@@ -19,7 +19,7 @@ from ..maps import VoxelStatus
 from ..plan import Plan
 from ..scan import Scan
 from .foci import Foci, FocusSearch, with_foci
-from .model import POOL, BrainModel, alikeness
+from .model import POOL, PURE, BrainModel
 from .noise import noise_excess
 from .tissue import T1, Tissue, classify, from_maps
 
@@ -65,18 +65,17 @@ def fit_spatial(plan: Plan, scan: Scan, tissue: Tissue, level: float, progress: 
     excess = noise_excess(scan, plan.c)
     model = BrainModel(plan, level * plan.equation_unit, tissue, excess)
     graph = graph_of(scan, plan.c)
-    alike = alikeness(tissue.share, graph.first, graph.second)
-    start, pooled_att = pooled_start(model, graph, alike)
+    start, pooled_att = pooled_start(model, graph)
     settings = SmoothSettings(seed=plan.s.seed)
-    kind = torch.zeros(len(plan.c), dtype=torch.long)  # one strength a field: a tissue with weak data cannot tell its own
-    smooth = fit_smooth(model.linearise, graph, alike, kind, start, settings, coarse_space(scan, plan.c, tissue), progress, model)
+    coarse = coarse_space(scan, plan.c)
+    smooth = fit_smooth(model.linearise, graph, model.unit / model.flow, start, settings, coarse, progress, model.recentre)
     search = FocusSearch(model, scan.grid.spacing, smooth, settings)
     smooth, foci = search.search(smooth)
     smooth = replace(smooth, variance=with_foci(smooth, foci.variance, search.lack_of_fit(smooth)))
     solution = as_solution(model, smooth)
     away = pooled_att.numpy() - solution.values["att"].numpy()
     disagreement = away / np.maximum(np.hypot(solution.std("att").numpy(), model.step), 1e-6)
-    status, predicted = _status(model, solution), model.predicted(smooth.x + smooth.offset)
+    status, predicted = _status(model, solution, search.silent(smooth)), model.predicted(smooth.x + smooth.offset)
     return SpatialFit(solution, tissue, smooth, foci, disagreement, status, model.flow.numpy(), excess, predicted)
 
 
@@ -92,17 +91,22 @@ def graph_of(scan: Scan, c: Curves) -> Neighbours:
     return grid_neighbours(torch.as_tensor(used), torch.as_tensor(scan.grid.spacing))
 
 
-def coarse_space(scan: Scan, c: Curves, tissue: Tissue) -> CoarseSpace:
+def coarse_space(scan: Scan, c: Curves) -> CoarseSpace:
     position = np.stack(c.voxels, axis=1) * scan.grid.spacing / scan.grid.spacing.min()
-    return CoarseSpace(hats(torch.as_tensor(position), torch.as_tensor(tissue.share.argmax(axis=1))))
+    return CoarseSpace(hats(torch.as_tensor(position)))
 
 
-def pooled_start(model: BrainModel, graph: Neighbours, alike: Tensor) -> tuple[Tensor, Tensor]:
-    """Tissue means, and fields (2, V) from scores pooled over neighbours of one tissue; also their arrival time (V,)."""
+def pooled_start(model: BrainModel, graph: Neighbours) -> tuple[Tensor, Tensor]:
+    """Tissue means, and fields (2T, V), each from the scores of its own tissue pooled over neighbours; also their arrival time (V,)."""
     model.set_tissue_means()
     shift, cross, total = model.start_scores()
-    rough = Roughness(graph, (alike * graph.factor).unsqueeze(0))
-    return model.start(shift, rough.smooth(cross, POOL), rough.smooth(total, POOL))
+    rough = Roughness(graph, graph.factor.unsqueeze(0))
+    fields = []
+    for unit in model.unit:
+        own = ((unit / model.flow) ** PURE).unsqueeze(1)
+        fields.append(model.start(shift, rough.smooth(own * cross, POOL), rough.smooth(own * total, POOL)))
+    start = torch.stack(fields, dim=1).flatten(0, 1)
+    return start, model.physical(start)[1]
 
 
 def as_solution(model: BrainModel, smooth: SmoothFit) -> Solution:
@@ -116,12 +120,15 @@ def as_solution(model: BrainModel, smooth: SmoothFit) -> Solution:
     condition, weakest = identifiability(covariance)
     steps = torch.full((len(flow),), len(smooth.history["cost"]), dtype=torch.int16)
     values = {"cbf": flow, "att": att}
-    return Solution(("cbf", "att"), fields.T, values, status, cost, steps, covariance, condition, weakest, smooth.history)
+    return Solution(
+        ("cbf", "att"), torch.stack([flow, att], dim=1), values, status, cost, steps, covariance, condition, weakest, smooth.history
+    )
 
 
-def _status(model: BrainModel, solution: Solution) -> np.ndarray:
-    """Prior-dominated: the interval of arrival time is as wide as arrival differs within the tissue, so the place says nothing."""
+def _status(model: BrainModel, solution: Solution, silent: np.ndarray) -> np.ndarray:
+    """Prior-dominated: no data around, or the interval of arrival time is as wide as arrival differs within the tissue."""
     status = solution.status.numpy().copy()
+    status[silent] = VoxelStatus.PRIOR_DOMINATED
     sd = solution.std("att").numpy()
     kind = model.tissue.share.argmax(axis=1)
     for k in range(3):

@@ -31,6 +31,8 @@ FLOW_RANGE, ARRIVAL_RANGE = (-0.9, 1.5), (-0.6, 0.6)
 LARGEST_LOG = 20.0  # odds beyond are certainty, and would drown the rest in the rounding of the transform
 QUARTILES, LEAST_SEEN = 1.349, 0.1  # width of the middle half of a normal; share of the median information below which a ball says nothing
 CHECKED, LEAST_KIND = 4, 200  # ball that the intervals are checked with; voxels of a tissue that is checked
+SILENT = 0.02  # of the median information on flow in the largest ball
+LOCAL = 12.0  # mm, sd of a neighbourhood that is checked by itself
 
 
 @dataclass(frozen=True)
@@ -48,13 +50,13 @@ class FocusSearch:
     """Candidates: the balls of RADII around every voxel, over all perfused tissue and over grey matter alone."""
 
     def __init__(self, model: BrainModel, spacing: np.ndarray, smooth: SmoothFit, settings: SmoothSettings):
-        self.model, self.settings = model, settings
+        self.model, self.spacing, self.settings = model, spacing, settings
         voxels = model.plan.c.voxels
         self.balls = Balls(voxels, spacing, (*RADII, APART))
         share = model.tissue.share.astype(np.float32)
         self.supports = [1 - share[:, 2]] + ([share[:, 0]] if model.tissue.known else [])
         self.count = len(share) * len(RADII) * len(self.supports)
-        self.absorbed = self._absorbed(smooth, spacing)
+        self.absorbed = self._absorbed(smooth)
 
     def search(self, smooth: SmoothFit) -> tuple[SmoothFit, Foci]:
         """Rounds of scoring at the fit and refitting the smooth part, its strength frozen."""
@@ -64,12 +66,11 @@ class FocusSearch:
             change, _, _ = self._mix(evidence, float(np.clip(PER_FOCUS * self.number(evidence), *LIBERAL)))
             change[0], change[1] = change[0].clip(*FLOW_RANGE), change[1].clip(*ARRIVAL_RANGE)
             offset = NEW * change + (1 - NEW) * offset
-            smooth = refit(self.model.linearise, smooth, torch.as_tensor(offset), self.settings)
+            smooth = refit(self.model.linearise, smooth, self.model.alike(offset), self.settings)
         evidence = self._evidence(smooth, offset)
         _, variance, _ = self._mix(evidence, MIDDLE)
         strict, strict_variance, probability = self._mix(evidence, STRICT)
-        grey = self.model.tissue.share[:, 0]  # by MIDDLE the intervals of flow there cover .98 to .99; in white matter they do not
-        variance[0] = grey * strict_variance[0] + (1 - grey) * variance[0]
+        variance[0] = strict_variance[0]  # by MIDDLE the intervals of flow cover .98 to .99
         sure = np.maximum(probability, 1e-3)
         mean = strict / sure
         second = (strict_variance + strict**2) / sure
@@ -97,43 +98,51 @@ class FocusSearch:
         return weights, 1 + self.balls.spread(together[:, None], len(RADII))[:, 0].clip(min=0)
 
     def lack_of_fit(self, smooth: SmoothFit) -> np.ndarray:
-        """(2, V) variance of what the fit misses at the scale of large balls, by tissue: the data's own check of the intervals.
+        """(2T, V) variance of what the fit misses at the scale of large balls, by field: the data's own check of the intervals.
 
         In a ball whose field is off by a w, the pooled score u = sum(w score) has variance V + Var(a) V^2, V = sum(w^2 information) less
-        what the fit has absorbed; w: the tissue's share of a voxel's signal, to the power PURE. One moment estimate a tissue. Where
-        steps or foci break the smooth prior this widens the intervals of the whole tissue.
+        what the fit has absorbed; w: the tissue's share of a voxel's signal, to the power PURE. A moment estimate a field over balls around
+        voxels that are mostly its tissue, or over those within LOCAL where it is larger. Where steps or foci break the smooth prior this
+        widens the intervals.
         """
-        gradient, information, _ = self.model.linearise(smooth.x + smooth.offset)
-        own = torch.stack([information[0, 0], information[1, 1]])
+        model = self.model
+        gradient, information, _ = model.linearise(smooth.x + smooth.offset)
+        own = information.diagonal().T
         pulled = own.unsqueeze(2) * smooth.samples
-        signal = ((self.model.unit / self.model.flow) ** PURE).numpy()  # little grey matter in a voxel of white is most of its signal
-        share = self.model.tissue.share
-        extra = np.zeros((2, len(share)), np.float32)
-        for kind in range(share.shape[1]):
-            curve = 1 if kind == 1 and len(signal) > 1 else 0  # fluid has grey matter's
-            inside, w = share[:, kind] > 0.5, signal[curve, :, None]
-            if inside.sum() < LEAST_KIND:
+        signal = ((model.unit / model.flow) ** PURE).numpy()  # little grey matter in a voxel of white is most of its signal
+        extra, silent = np.zeros(own.shape, np.float32), self.silent(smooth)  # where no data can check: as elsewhere on the average
+        for k in range(len(own)):
+            inside, w = model.tissue.share[:, k % model.count] > 0.5, signal[k % model.count, :, None]
+            if (inside & ~silent).sum() < LEAST_KIND:
                 continue
-            for k in range(2):
-                values = np.concatenate([w * gradient[k, :, None].numpy(), w**2 * own[k, :, None].numpy(), w * pulled[k].numpy()], axis=1)
-                transformed = self.balls.forward(values.astype(np.float32))
-                extra[k, inside] = self._excess(self.balls.total(transformed, CHECKED)[inside])
+            values = np.concatenate([w * gradient[k, :, None].numpy(), w**2 * own[k, :, None].numpy(), w * pulled[k].numpy()], axis=1)
+            total = self.balls.total(self.balls.forward(values.astype(np.float32)), CHECKED)
+            v = inside * np.maximum(total[:, 1] - np.square(total[:, 2:]).mean(axis=1), 0.0)
+            excess, worth = inside * total[:, 0] ** 2 - v, v**2
+            whole = excess.sum() / max(worth.sum(), 1e-12)
+            here = self._even((excess / np.maximum(worth, 1e-12))[:, None], worth[:, None], LOCAL / self.spacing)[:, 0]
+            extra[k] = np.maximum(here, max(whole, 0.0))
+            extra[k, silent] = np.maximum(extra[k], extra[k, inside & ~silent].mean())[silent]
         return extra
 
-    @staticmethod
-    def _excess(total: np.ndarray) -> float:
-        """Moment estimate of Var(a) from sums over balls (V, 2 + S): score, information, information times samples, all weighted."""
-        v = np.maximum(total[:, 1] - np.square(total[:, 2:]).mean(axis=1), 0.0)
-        return float(max(np.sum(total[:, 0] ** 2 - v) / max(np.sum(v**2), 1e-12), 0.0))
+    def silent(self, smooth: SmoothFit) -> np.ndarray:
+        """(V,) True where the data of all voxels within the largest ball say next to nothing: what stands there is the prior's."""
+        _, information, _ = self.model.linearise(smooth.x + smooth.offset)
+        own = self.model.together(self.model.together(information).transpose(0, 1))[0, 0].numpy()
+        around = self.balls.total(self.balls.forward(own[:, None]), RADII.index(max(RADII)))[:, 0]
+        return np.asarray(around < SILENT * np.median(around))
 
-    def _absorbed(self, smooth: SmoothFit, spacing: np.ndarray) -> list[list[np.ndarray]]:
+    def _absorbed(self, smooth: SmoothFit) -> list[list[np.ndarray]]:
         """Per support and radius (V, 2): the share of a ball's information that the smooth field would take, smoothed and bounded.
 
         Var over posterior samples of sum(A z) per sum(A); few samples make it ragged, and ragged ratios make foci out of noise.
         """
-        _, information, _ = self.model.linearise(smooth.x + smooth.offset)
-        a = torch.stack([information[0, 0], information[1, 1]])
-        pulled = (a.unsqueeze(2) * smooth.samples[:, :, :RATIO_SAMPLES]).numpy()
+        model, samples = self.model, smooth.samples[:, :, :RATIO_SAMPLES]
+        _, information, _ = model.linearise(smooth.x + smooth.offset)
+        of_kind = [slice(0, model.count), slice(model.count, None)]
+        blocks = [information[k, k] for k in of_kind]
+        a = torch.stack([block.sum(dim=(0, 1)) for block in blocks])
+        pulled = [torch.einsum("fgv,gvs->vs", block, samples[k]).numpy() for block, k in zip(blocks, of_kind, strict=True)]
         out = []
         for support in self.supports:
             moved = [self.balls.forward(pulled[k] * support[:, None]) for k in range(2)]
@@ -142,18 +151,18 @@ class FocusSearch:
             for ball in range(len(RADII)):
                 total = np.maximum(self.balls.total(whole, ball), 1e-9)
                 variance = np.stack([np.square(self.balls.total(m, ball)).mean(axis=1) for m in moved], axis=1)
-                row.append(self._even(variance / total, total).clip(0, MOST_ABSORBED))
+                row.append(self._even(variance / total, total, RATIO_SMOOTHING).clip(0, MOST_ABSORBED))
             out.append(row)
         return out
 
-    def _even(self, values: np.ndarray, weight: np.ndarray) -> np.ndarray:
-        """(V, N) smoothed over RATIO_SMOOTHING voxels inside the mask."""
+    def _even(self, values: np.ndarray, weight: np.ndarray, width: float | np.ndarray) -> np.ndarray:
+        """(V, N) weighted mean over a Gaussian of sd `width` voxels inside the mask."""
         size = [int(i.max()) + 1 for i in self.balls.index]
         out = np.empty_like(values)
         for n in range(values.shape[1]):
             top, bottom = np.zeros(size, np.float32), np.zeros(size, np.float32)
             top[self.balls.index], bottom[self.balls.index] = values[:, n] * weight[:, n], weight[:, n]
-            top, bottom = gaussian_filter(top, RATIO_SMOOTHING), gaussian_filter(bottom, RATIO_SMOOTHING)
+            top, bottom = gaussian_filter(top, width), gaussian_filter(bottom, width)
             out[:, n] = (top / np.maximum(bottom, 1e-12))[self.balls.index]
         return out
 
@@ -173,8 +182,8 @@ class FocusSearch:
 
     def _evidence(self, smooth: SmoothFit, offset: np.ndarray) -> list[list[_Evidence]]:
         """Per support and radius; what the blobs explain already is given back before they are scored again."""
-        fields = smooth.x + torch.as_tensor(offset)
-        gradient, information, _ = self.model.linearise(fields)
+        gradient, information, _ = self.model.linearise(smooth.x + self.model.alike(offset))
+        gradient, information = self.model.together(gradient), self.model.together(self.model.together(information).transpose(0, 1))
         own = torch.einsum("fgv,gv->fv", information, torch.as_tensor(offset))
         sums = torch.stack([-gradient[0], -gradient[1], own[0], own[1], information[0, 0], information[0, 1], information[1, 1]], dim=1)
         out = []
@@ -227,7 +236,9 @@ def _evidence(total: np.ndarray, absorbed: np.ndarray) -> _Evidence:
     return _Evidence(top + np.log(e_one + e_both), mean, second - mean**2)
 
 
-def with_foci(smooth: SmoothFit, *extras: np.ndarray) -> Tensor:
-    """(2, 2, V) covariance of the fields with further variances (2, V): of the foci, of what the fit misses."""
-    extra = torch.as_tensor(sum(extras))
-    return smooth.variance + torch.diag_embed(extra.T).permute(1, 2, 0)
+def with_foci(smooth: SmoothFit, foci: np.ndarray, lack: np.ndarray) -> Tensor:
+    """(2T, 2T, V) covariance of the fields with the variance of foci (2, V), alike in all tissues, and of what the fit misses (2T, V)."""
+    both = torch.diag_embed(torch.as_tensor(foci).T).permute(1, 2, 0)
+    count = len(lack) // 2
+    common = both.repeat_interleave(count, dim=0).repeat_interleave(count, dim=1)
+    return smooth.variance + common + torch.diag_embed(torch.as_tensor(lack).T).permute(1, 2, 0)

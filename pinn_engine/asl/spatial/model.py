@@ -1,9 +1,11 @@
-"""The perfusion model of all voxels at once: fields are relative flow m and arrival shift d.
+"""The perfusion model of all voxels at once: of every tissue a field of relative flow m and one of arrival shift d.
 
 A voxel's signal is the sum of its tissues', each with its own arrival and, where no T1 map was given, its own T1:
-share_t (F_t + m s_t) curve_t(D_t + d). F and D are what the tissue has on the average; s = F except in fluid, whose F is about 0. So both
-fields, m without unit and d in seconds, are about zero and smooth across a tissue. A voxel's flow is the sum of its tissues', its arrival
-their mean weighed by flow. Curves come from tables on the plan's arrival grid, linear in between.
+sum over t of share_t (F_t + m_t s_t) curve_t(D_t + d_t). F and D are what the tissue has on the average; s = F except in fluid, whose F is
+about 0 and which goes with grey matter. Fields, m without unit and d in seconds, are about zero and smooth in space, whatever tissue lies
+between: neighbours in a folded cortex are those across the sulcus too (a field a tissue: Chappell 2011, doi:10.1002/mrm.22641). A voxel's
+flow is the sum of its tissues', its arrival their mean weighed by flow. Fields are numbered m of all T tissues first, then d of all.
+Curves come from tables on the plan's arrival grid, linear in between.
 """
 
 from __future__ import annotations
@@ -23,7 +25,6 @@ LOWEST, HIGHEST = -2.0, 8.0  # of m
 PURE = 4  # power of the share that a voxel counts with where pure tissue is wanted
 POOL = 8  # steps of diffusion before the start is chosen
 SHIFT, SHIFT_SD = 1.5, 0.5  # s: the start's arrival times about the tissue's, and a weak pull towards it
-MEANS_SD = 0.3  # of relative flow and arrival (s) of a tissue about the start: fields have levels of their own
 
 
 class BrainModel:
@@ -51,22 +52,22 @@ class BrainModel:
         self.own, self.rest = zero, torch.zeros(len(rows))  # how a voxel's flow, by tissue, may differ from the fields'; variance beside
         self.base, self.unit = zero, zero + 1  # flow of each tissue at m = 0, and per m
         self.delay = zero + plan.att_fixed  # arrival of each tissue
-        self.moved = torch.zeros(2 * len(self.curves))  # since the start: relative flow and arrival of each tissue
 
     @property
-    def mean(self) -> Tensor:
-        """(V,) flow at m = 0."""
-        return self.base.sum(dim=0)
+    def count(self) -> int:
+        """T, tissues with fields of their own."""
+        return len(self.curves)
 
     @property
     def flow(self) -> Tensor:
-        """(V,) flow per m."""
+        """(V,) flow per m, all tissues together."""
         return self.unit.sum(dim=0)
 
     @property
-    def arrival(self) -> Tensor:
-        """(V,) s, at d = 0."""
-        return (self.unit * self.delay).sum(dim=0) / self.flow
+    def voxel(self) -> Tensor:
+        """(2, 2T, V) slopes of a voxel's flow and arrival time by the fields."""
+        none = torch.zeros_like(self.unit)
+        return torch.stack([torch.cat([self.unit, none]), torch.cat([none, self.unit / self.flow])])
 
     def set_tissue_means(self) -> None:
         """Flow and arrival of each tissue by least squares over the whole brain, under the usual prior of arrival.
@@ -144,25 +145,42 @@ class BrainModel:
             cross[rows], total[rows] = a, b
         return shift * self.step, cross, total
 
-    def start(self, shift: Tensor, cross: Tensor, total: Tensor) -> tuple[Tensor, Tensor]:
-        """Fields (2, V) from scores pooled over neighbours, and that arrival time (V,)."""
+    def start(self, shift: Tensor, cross: Tensor, total: Tensor) -> Tensor:
+        """(2, V) relative flow and shift of arrival from scores (V, J) pooled over neighbours."""
         near = -0.5 * (shift / SHIFT_SD) ** 2
         best = (0.5 * cross.clamp_min(0) ** 2 / total.clamp_min(1e-12) + near).argmax(dim=1, keepdim=True)
-        m = (cross / total.clamp_min(1e-12)).gather(1, best).squeeze(1) - self.mean / self.flow
-        d = shift[best.squeeze(1)]
-        return torch.stack([m.clamp(-0.9, 3.0), d]), self.physical(torch.stack([m, d]))[1]
+        m = (cross / total.clamp_min(1e-12)).gather(1, best).squeeze(1) - 1
+        return torch.stack([m.clamp(-0.9, 3.0), shift[best.squeeze(1)]])
+
+    def recentre(self, x: Tensor) -> Tensor:
+        """Fields about zero in their tissue: what they have on the average goes into its flow and arrival, which have no prior."""
+        weight = self.unit / self.unit.sum(dim=1, keepdim=True)
+        m, d = (torch.sum(weight * part, dim=1, keepdim=True) for part in (x[: self.count], x[self.count :]))
+        self.base = self.base + self.unit * m
+        self.delay = self.delay + d
+        return x - torch.cat([m, d])
 
     def physical(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Flow and arrival time (V,) of fields (2, V), within the range of the model."""
-        return self.mean + self.flow * x[0].clamp(LOWEST, HIGHEST), (self.arrival + x[1]).clamp(float(self.att[0]), float(self.att[-1]))
+        """Flow and arrival time (V,) of fields (2T, V), within the range of the model."""
+        flow = (self.base + self.unit * x[: self.count].clamp(LOWEST, HIGHEST)).sum(dim=0)
+        att = (self.unit * (self.delay + x[self.count :])).sum(dim=0) / self.flow
+        return flow, att.clamp(float(self.att[0]), float(self.att[-1]))
 
     def linearise(self, x: Tensor) -> Linearised:
         residual, by, own = self._rows(x)
-        residual, by_m, by_d = (own.rows(x) for x in (residual, *by))
-        gradient = torch.stack([(by_m * residual).sum(dim=1), (by_d * residual).sum(dim=1)])
-        cross = (by_m * by_d).sum(dim=1)
-        information = torch.stack([by_m.square().sum(dim=1), cross, cross, by_d.square().sum(dim=1)]).reshape(2, 2, -1)
+        residual = own.rows(residual)
+        rows = torch.stack([own.rows(one) for one in by])
+        gradient = (rows * residual).sum(dim=2)
+        information = torch.einsum("fvk,gvk->fgv", rows, rows)
         return gradient, information, 0.5 * residual.square().sum(dim=1)
+
+    def together(self, values: Tensor) -> Tensor:
+        """(2, …) of what moves the fields of all tissues alike, by sums over (2T, …)."""
+        return values.unflatten(0, (2, self.count)).sum(dim=1)
+
+    def alike(self, both: np.ndarray) -> Tensor:
+        """(2T, V) fields of all tissues from one change of relative flow and arrival (2, V)."""
+        return torch.as_tensor(both).repeat_interleave(self.count, dim=0)
 
     def with_own_flow(self, x: Tensor, covariance: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Flow and arrival time (V,) and their covariance (2, 2, V) at fields x of `covariance`, the voxel's own flow included.
@@ -172,81 +190,50 @@ class BrainModel:
         residual, by, own = self._rows(x)
         flow, att = self.physical(x)
         gain, (z, *z_by) = _own_flow(own, residual, *by)
-        more = self.own.sum(dim=0)
-        later = (self.own * (self.delay - self.arrival)).sum(dim=0) / self.flow
-        jacobian = torch.stack([self.flow + more * z_by[0], more * z_by[1], later * z_by[0], 1 + later * z_by[1]]).reshape(2, 2, -1)
+        later = (self.own * (self.delay + x[self.count :] - att)).sum(dim=0) / self.flow
+        effect = torch.stack([self.own.sum(dim=0), later])
+        jacobian = self.voxel + effect.unsqueeze(1) * torch.stack(z_by)
         both = torch.einsum("afv,fgv,bgv->abv", jacobian, covariance, jacobian)
-        effect = torch.stack([more, later])
         both = both + gain * effect.unsqueeze(0) * effect.unsqueeze(1)
         both[0, 0] += self.rest
-        return flow + z * more, att + z * later, both
+        return flow + z * effect[0], att + z * effect[1], both
 
     def predicted(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Rotated data points (V, K) at fields x with the voxel's own flow, and their slopes (V, K, 2) by flow and arrival time."""
         residual, _, own = self._rows(x)
         _, (z,) = _own_flow(own, residual)
-        curve, by_m, by_d, more = self._curves(x)
+        curve, by, more = self._curves(x)
+        by_m, by_d = self.together(torch.stack(by))
         return curve + z.unsqueeze(1) * more, torch.stack([by_m / self.flow.unsqueeze(1), by_d], dim=2)
 
     def _place(self, att: Tensor) -> Tensor:
         """Nearest point of the grid."""
         return ((att - self.att[0]) / self.step).round().long()
 
-    def _rows(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor], Marginal]:
-        """Whitened residual (V, K), its slopes by both fields, and the voxel's own flow that is to be integrated out."""
-        curve, by_m, by_d, own = self._curves(x)
-        rows = [self.precision * one for one in (curve - self.data, by_m, by_d, own)]
+    def _rows(self, x: Tensor) -> tuple[Tensor, list[Tensor], Marginal]:
+        """Whitened residual (V, K), its slopes by every field, and the voxel's own flow that is to be integrated out."""
+        curve, by, own = self._curves(x)
+        rows = [self.precision * one for one in (curve - self.data, *by, own)]
         if self.marginal is not None:
             rows = [self.marginal.rows(one) for one in rows]
-        return rows[0], (rows[1], rows[2]), Marginal(rows[3], torch.zeros(len(own)), torch.ones(len(own)))
+        return rows[0], rows[1:-1], Marginal(rows[-1], torch.zeros(len(own)), torch.ones(len(own)))
 
-    def linearise_shared(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Of relative flow and arrival (s) of each tissue, see `core.smooth_fit.Shared`.
-
-        The unit of m stays: by a larger one the same flows would cost the prior less.
-        """
-        residual, by, own = self._rows(x)
-        of = zip(self._tissues(x), self.unit, strict=True)
-        rows = [self.precision * one for (curve, slope, flow), unit in of for one in (unit.unsqueeze(1) * curve, flow * slope)]
-        if self.marginal is not None:
-            rows = [self.marginal.rows(one) for one in rows]
-        part = (self.unit / self.flow).T
-        none = torch.zeros_like(part)
-        worth = torch.stack([torch.stack([part, none], dim=2), torch.stack([none, part], dim=2)]).flatten(start_dim=2)
-        fields = torch.stack([own.rows(one) for one in by])
-        beyond = torch.stack([own.rows(one) for one in rows], dim=2) - torch.einsum("fvk,fvp->vkp", fields, worth)
-        return (
-            worth,
-            torch.einsum("vkp,vk->p", beyond, own.rows(residual)) + self.moved / MEANS_SD**2,
-            torch.einsum("vkp,vkq->pq", beyond, beyond) + torch.eye(len(self.moved)) / MEANS_SD**2,
-            torch.einsum("fvk,vkp->fvp", fields, beyond),
-        )
-
-    def move_shared(self, step: Tensor) -> None:
-        self.moved = self.moved + step
-        flow, delay = step.reshape(-1, 2, 1).unbind(dim=1)
-        self.base = self.base + self.unit * flow
-        self.delay = self.delay + delay
-
-    def _tissues(self, x: Tensor) -> list[tuple[Tensor, Tensor, Tensor]]:
-        """Curve (V, K), slope by arrival time and flow (V, 1) of each tissue at fields x."""
-        out, m = [], x[0].clamp(LOWEST, HIGHEST)
-        for (table, change), base, unit, delay in zip(self.curves, self.base, self.unit, self.delay, strict=True):
-            place = ((delay + x[1] - self.att[0]) / self.step).clamp(0, len(self.att) - 1.001)
+    def _curves(self, x: Tensor) -> tuple[Tensor, list[Tensor], Tensor]:
+        """Rotated data points (V, K) of fields x, their slopes by every field, and what the voxel's own flow adds."""
+        total, own = torch.zeros_like(self.data), torch.zeros_like(self.data)
+        by_m, by_d = [], []
+        for k, (table, change) in enumerate(self.curves):
+            place = ((self.delay[k] + x[self.count + k] - self.att[0]) / self.step).clamp(0, len(self.att) - 1.001)
             low = place.long()
             part = (place - low).unsqueeze(1)
             curve = torch.lerp(table[self.group, low], table[self.group, low + 1], part)
             slope = torch.lerp(change[self.group, low], change[self.group, low + 1], part)
-            out.append((curve, slope, (base + m * unit).unsqueeze(1)))
-        return out
-
-    def _curves(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Rotated data points (V, K) of fields x, their slopes by both, and what the voxel's own flow adds."""
-        total, by_m, by_d, own = (torch.zeros_like(self.data) for _ in range(4))
-        for (curve, slope, flow), unit, more in zip(self._tissues(x), self.unit, self.own, strict=True):
-            total, by_m, by_d = total + flow * curve, by_m + unit.unsqueeze(1) * curve, by_d + flow * slope
-            own = own + more.unsqueeze(1) * curve
-        return total, by_m, by_d, own
+            unit = self.unit[k].unsqueeze(1)
+            flow = self.base[k].unsqueeze(1) + x[k].clamp(LOWEST, HIGHEST).unsqueeze(1) * unit
+            total, own = total + flow * curve, own + self.own[k].unsqueeze(1) * curve
+            by_m.append(unit * curve)
+            by_d.append(flow * slope)
+        return total, by_m + by_d, own
 
 
 def _own_flow(own: Marginal, *rows: Tensor) -> tuple[Tensor, list[Tensor]]:
@@ -258,9 +245,3 @@ def _own_flow(own: Marginal, *rows: Tensor) -> tuple[Tensor, list[Tensor]]:
 def _weighed(weight: Tensor, table: Tensor) -> Tensor:
     """(B, J) of weights (B, K) and a table (B or 1, J, K)."""
     return weight @ table[0].T if len(table) == 1 else (table @ weight.unsqueeze(2)).squeeze(2)
-
-
-def alikeness(share: np.ndarray, first: Tensor, second: Tensor, width: float = 0.25) -> Tensor:
-    """(E,) 1 where the ends of an edge are of one tissue, towards 0 where they are not."""
-    p = torch.as_tensor(share, dtype=torch.float32)
-    return torch.exp(-0.5 * (p[first] - p[second]).square().sum(dim=1) / width**2)

@@ -53,8 +53,8 @@ def add_spatial(fit: PerfusionFit, c: Curves, joint: SpatialFit) -> PerfusionFit
     settings = fit.settings | {
         "spatial": True,
         "tissue_classes": joint.tissue.origin,
-        "prior_strength_cbf_att": [round(float(v), 4) for v in joint.smooth.strength.mean(dim=1)],
-        "effective_parameters_cbf_att": [round(float(v), 1) for v in joint.smooth.effective.sum(dim=1)],
+        "prior_strength_cbf_att": [round(float(v), 4) for v in joint.smooth.strength],
+        "effective_parameters_cbf_att": [round(float(v), 1) for v in joint.smooth.effective],
         "noise_excess": round(joint.noise_excess, 2),
         "share_start_disagrees": float(np.mean(np.abs(joint.disagreement) > DISAGREES)),
     }
