@@ -63,8 +63,8 @@ def equation_away(o: Options) -> list[Row]:
     scan, grey = p.scan(t1_map=True), p.tissue == GM
     rows = [table.heading("Equation rows taken away")]
     for network in ("features", "mlp"):
-        kept = asl.fit(scan, network=network, device="cpu").maps
-        away = asl.fit(scan, network=network, model_error=AWAY, device="cpu").maps
+        kept = asl.fit(scan, network=network, spatial=False, device="cpu").maps
+        away = asl.fit(scan, network=network, model_error=AWAY, spatial=False, device="cpu").maps
         changed = {name: float(np.median(np.abs(away[name].value - kept[name].value)[grey])) for name in ("cbf", "att")}
         errors_cbf = [errors(maps["cbf"].value, p.cbf, maps["cbf"].std, grey).median for maps in (kept, away)]
         rows.append(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
+from typing import Any
 
 import numpy as np
 from scipy.optimize import OptimizeWarning, curve_fit
@@ -16,9 +17,9 @@ from pinn_engine.cli.demo import blurred
 from .machine import best_of
 from .scoring import Estimate
 
-METHODS: dict[str, dict[str, str]] = {
+METHODS: dict[str, dict[str, Any]] = {  # voxel by voxel
     "nlls": {"method": "nlls"},
-    "pinn, features": {"method": "pinn", "network": "features"},
+    "pinn, features": {"method": "pinn", "network": "features", "spatial": False},
     "pinn, mlp": {"method": "pinn", "network": "mlp"},
 }
 

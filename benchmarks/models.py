@@ -53,11 +53,11 @@ def fits(abv: bool) -> dict[str, Callable[[asl.Scan], Maps]]:
         return lambda scan: of(method="nlls", weigh_volumes=False)(blurred(scan, mm))
 
     table = {f"blur {mm:g} mm + closed form": smooth(mm) for mm in (4.0, 6.0, 8.0)}
-    table |= {"closed form": of(method="nlls", weigh_volumes=False), "PINN": of(weigh_volumes=False)}
+    table |= {"closed form": of(method="nlls", weigh_volumes=False), "PINN": of(weigh_volumes=False, spatial=False)}
     if abv:
-        table |= {"PINN, abv": of(unknown=ABV), "joint": of(spatial=True), "joint, abv": of(spatial=True, unknown=ABV)}
+        table |= {"PINN, abv": of(unknown=ABV, spatial=False), "joint": of(spatial=True), "joint, abv": of(spatial=True, unknown=ABV)}
     else:
-        table |= {"closed form, weights": of(method="nlls"), "PINN, weights": of()}
+        table |= {"closed form, weights": of(method="nlls"), "PINN, weights": of(spatial=False)}
         table |= {"joint": of(spatial=True, weigh_volumes=False), "joint, weights": of(spatial=True)}
     return table
 

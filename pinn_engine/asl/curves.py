@@ -16,6 +16,7 @@ from .weights import same_delay
 
 FLOW = 6000.0  # mL/g/s -> mL/100 g/min
 POSSIBLE_M0 = (1e-4, 1e12)  # scanner units: with others float32 squares overflow
+WILD = 100.0  # typical signals: no voxel of a scan that can be fitted reaches it
 NOISE_FLOOR = 1e-4  # of the typical signal: keeps noise-free data solvable
 
 
@@ -84,6 +85,19 @@ def curves(scan: Scan, weight: np.ndarray | None = None) -> Curves:
         degrees=degrees,
         amplitude=amplitude or 1.0,
     )
+
+
+def impossible(c: Curves) -> np.ndarray:
+    """(V,) True where the signal is beyond what tissue or noise makes, as of a damaged voxel or one whose M0 is next to nothing."""
+    return np.asarray((np.abs(c.data) > WILD * c.amplitude).any(axis=1))
+
+
+def weightless(c: Curves, which: np.ndarray) -> Curves:
+    """Curves in which the voxels `which` (V,) say nothing: what stands there must not reach their neighbours."""
+    if not which.any():
+        return c
+    data, noise = np.where(which[:, None], np.float32(0), c.data), np.where(which, np.float32(WILD * c.amplitude), c.noise)
+    return replace(c, data=data, noise=noise)
 
 
 def with_residual_noise(c: Curves, chi2: np.ndarray, parameters: int) -> Curves:

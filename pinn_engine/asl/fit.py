@@ -12,10 +12,10 @@ from torch import Tensor
 
 from .. import __version__
 from ..core import LevenbergMarquardt, Problem, Solution, Status, solve_in_chunks
-from ..device import resolve_device
 from ..errors import InputError
 from .arterial import ArterialSearch
-from .curves import FLOW, Curves, curves
+from .choices import can_be_spatial, settings_of, spatial_by_default, uses_networks
+from .curves import FLOW, WILD, Curves, curves, impossible, weightless
 from .levels import LEAST_MODEL_ERROR, measured_noise, model_error_by_evidence
 from .maps import ABAT, ABV, ATT, CBF, RELATIVE_CBF, STATUS_MEANING, T1B, VoxelStatus
 from .network import VoxelNetworks
@@ -38,7 +38,6 @@ Predicted = tuple[Tensor, Tensor]  # see `fitted_curves`
 
 SOLVER = LevenbergMarquardt(steps=40, absolute=1e-5, smallest_step=1e-4)
 NETWORK_SOLVER = LevenbergMarquardt(steps=24, absolute=1e-3, smallest_step=1e-4)
-NETWORK_CHUNK = 2048  # a network's Jacobian is about a hundred times a curve's
 CLEARLY_ARTERIAL = 0.003  # blood volume that is worth a count
 PRIOR_DOMINATED = 0.9  # posterior sd per prior sd above which the data have said nothing
 
@@ -64,8 +63,9 @@ def fit(
     `model`: "buxton" (None) or "simplified". `method`: "pinn" weighs the data against the kinetic equation, which may err by
     `model_error` (sd relative to the scan's typical signal; None: by evidence, at least 5 %); "nlls" is the plain closed form without a
     prior on ATT. `network`: "features" (shared features, output layer eliminated) or "mlp" (one network a voxel, all weights trained).
-    `device`: "auto", "cpu", "cuda[:i]" or "mps". `spatial`: fit all voxels together, neighbours of one tissue alike as far as the data
-    support it (docs/spatial.md); tissue classes, and with them T1, come from M0 and the difference signal where no T1 map is given.
+    `device`: "auto", "cpu", "cuda[:i]" or "mps". `spatial`: fit all voxels together, each tissue smooth in space as far as the data
+    support it (docs/spatial.md); tissue classes, and with them T1, come from M0 and the difference signal where no T1 map is given. None:
+    where there are several delays and 1,000 voxels, "pinn" and "features", and T1 of blood is not fitted in every voxel.
     `weigh_volumes`: pairs that lie far from the other repeats of their delay (motion, artefacts) count less; clean scans are not touched.
     `preset` "infant" (docs/infant.md): the simplified model, all voxels together, and one T1 of blood for the subject, unless it was given
     when reading; options that are given win over the preset's. The equation is then exact unless `model_error` is given.
@@ -80,26 +80,32 @@ def fit(
     notes = list(scan.notes)
     chosen = preset_of(preset, scan.source)
     wanted = unknowns(chosen, unknown, scan.acquisition.t1_blood)
-    settings = _settings(scan, wanted, model or chosen.model, method, network, model_error, device, seed, notes)
+    settings = settings_of(scan, wanted, model or chosen.model, method, network, model_error, device, seed, notes)
     joint = {"cbf", "att"} <= set(settings.unknown)
     settings = replace(settings, t1b_prior=t1b_prior(chosen, scan.acquisition.t1_blood), flow_prior=chosen.flow)
-    spatial = chosen.spatial and joint if spatial is None else spatial
     weights = volume_weights(scan) if weigh_volumes else equal_weights(len(scan.acquisition.pld), "switched off")
     c = curves(scan, weights.weight)
     if len(c) == 0:
         found = f"{int(scan.mask.sum())} voxels in the mask, none of them usable"
         raise InputError(scan.source, "no voxel can be fitted", found=found, fix="check the mask, M0 and the image for NaN and zeros")
+    if spatial is None:
+        spatial = joint if preset is not None else spatial_by_default(settings, scan, len(c))
     if preset is not None and joint:
         if (made := scan.acquisition.origins.get("mask")) is not None and made.value == "made":
             notes.append("The mask is an automatic one, made for whole brains; of a small region it loses up to half: give --mask.")
         return report_weights(_subject(scan, c, settings, spatial, notes, progress), weights)
-    together = spatial and _can_be_spatial(settings, scan, notes)
-    tissue = None
+    together = spatial and can_be_spatial(settings, scan, notes)
+    if together and settings.device != "cpu":
+        notes.append(f"All voxels together are fitted on the CPU; --no-spatial fits each by itself on {settings.device}.")
+    wild = impossible(c) & together
+    if wild.any():
+        notes.append(f"Voxels whose signal is impossible ({WILD:g} times the typical one) have no weight: {int(wild.sum())}.")
+    c, tissue = weightless(c, wild), None
     if together or scan.tissue is not None:
         scan, c, classes = _classified(scan, c, settings)
         tissue = classes if together else None
     plan = Plan(c, scan, settings)
-    plan.c = measured_noise(plan)
+    plan.c = weightless(measured_noise(plan), wild)
     level = 0.0
     if method == "pinn":
         level = max(model_error_by_evidence(plan), LEAST_MODEL_ERROR) if model_error is None else model_error
@@ -109,6 +115,7 @@ def fit(
     if tissue is None:
         return report_weights(_result(scan, plan, solve(plan, level, progress), level, notes), weights)
     brain = fit_spatial(plan, scan, tissue, level, (lambda done: progress("fit", done)) if progress else None)
+    brain = replace(brain, status=np.where(wild, np.uint8(VoxelStatus.PRIOR_DOMINATED), brain.status))
     return report_weights(add_spatial(_result(scan, plan, brain.solution, level, notes, brain.predicted), plan.c, brain), weights)
 
 
@@ -143,86 +150,6 @@ def _subject(scan: Scan, c: Curves, settings: Settings, spatial: bool, notes: li
     return add_subject(_result(scan, plan, joint.solution, level, notes), plan.c, joint)
 
 
-def _can_be_spatial(s: Settings, scan: Scan, notes: list[str]) -> bool:
-    """The joint fit is of flow and arrival time; InputError where something else was asked for, a note where there is one delay only."""
-    if (s.unknown == ("cbf",) or scan.arrival is not None) and len(np.unique(scan.acquisition.times.round(6))) < 2:
-        notes.append("One delay: every voxel is fitted by itself.")
-        return False
-    if set(s.unknown) - {"abv"} != {"cbf", "att"}:
-        raise InputError(
-            scan.source,
-            "--spatial fits cbf, att and abv",
-            found=",".join(s.unknown),
-            fix="give --unknown cbf,att, --no-spatial, or --preset infant",
-        )
-    if uses_networks(s):
-        raise InputError(scan.source, "--spatial works with --network features", found=s.network, fix="leave --network out")
-    return True
-
-
-def _settings(scan, unknown, model, method, network, model_error, device, seed, notes: list[str]) -> Settings:
-    """Checked settings; one delay cannot tell arrival time, and the note says so."""
-    wanted = tuple(dict.fromkeys(name.strip().lower() for name in unknown if name.strip()))
-    _one_of(scan, "--model", model, ("buxton", "simplified"))
-    _one_of(scan, "--method", method, ("pinn", "nlls"))
-    _one_of(scan, "--network", network, ("features", "mlp"))
-    for name in wanted:
-        _one_of(scan, "--unknown", name, ("cbf", "att", "t1b", "abv"))
-    if "cbf" not in wanted:
-        raise InputError(scan.source, "--unknown must include cbf", found=",".join(wanted) or "nothing", fix="give e.g. --unknown cbf,att")
-    if model_error is not None and not 0 < model_error <= 10:
-        raise InputError(scan.source, "--model-error must be a fraction above 0", found=model_error, fix="give e.g. 0.05")
-    if not 0 <= seed < 2**63:
-        raise InputError(scan.source, "--seed is out of range", found=seed, fix="give a whole number from 0 to 2^63 - 1")
-    acquisition = scan.acquisition
-    delays = len(np.unique(np.stack([acquisition.pld, acquisition.label_duration]).round(6), axis=1).T)
-    if delays < 2:
-        wanted = ("cbf",) if scan.arrival is None else ("cbf", "att")
-        notes.append(
-            f"One delay: CBF is fitted with the arrival time of {scan.arrival.file} as prior (sd {scan.arrival.sd:g} s), whose uncertainty "
-            "its interval contains; no ATT map is written."
-            if scan.arrival is not None
-            else "One delay cannot tell arrival time: CBF is by the consensus formula (T1 of tissue = T1 of blood), no ATT map is written."
-        )
-    elif delays < len(wanted) + 1 and "t1b" in wanted:
-        fix = "leave t1b out of --unknown"
-        raise InputError(scan.source, f"{delays} delays cannot determine {len(wanted)} unknowns", found=",".join(wanted), fix=fix)
-    if delays > 1 and scan.arrival is not None:
-        fix = "leave --att-map out: these data tell arrival time"
-        raise InputError(scan.source, "--att-map is for scans of a single delay", found=f"{delays} delays", fix=fix)
-    if acquisition.flip_angle is not None and network == "mlp" and method == "pinn":
-        raise InputError(scan.source, "--network mlp does not know Look-Locker readouts", found="LookLocker", fix="leave --network out")
-    if "abv" in wanted:
-        _can_have_arteries(scan, wanted, method, network, delays)
-    if network == "mlp" and delays < 2:
-        notes.append("With one delay nothing but the flow is unknown: the shared-feature network is used.")
-        network = "features"
-    chunk = NETWORK_CHUNK if network == "mlp" and method == "pinn" else Settings.chunk
-    return Settings(wanted, model, method, network, model_error, resolve_device(device, scan.source), seed=seed, chunk=chunk)
-
-
-def _can_have_arteries(scan: Scan, wanted: tuple[str, ...], method: str, network: str, delays: int) -> None:
-    """InputError where arterial blood volume cannot be fitted."""
-    if "att" not in wanted:
-        fix = "add att: --unknown cbf,att,abv"
-        raise InputError(scan.source, "abv needs the arrival time of tissue", found=f"--unknown {','.join(wanted)}", fix=fix)
-    reasons = {
-        f"{delays} distinct delays, 3 are needed": delays < 3,
-        "no usable M0, without which a blood volume has no unit": scan.m0 is None,
-        "t1b is asked for as well": "t1b" in wanted,
-        "a Look-Locker readout": scan.acquisition.flip_angle is not None,
-        "--network mlp": method == "pinn" and network == "mlp",
-    }
-    for reason, holds in reasons.items():
-        if holds:
-            raise InputError(scan.source, "abv cannot be fitted here", found=reason, fix="leave abv out of --unknown, or change that")
-
-
-def _one_of(scan: Scan, option: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise InputError(scan.source, f"{option} is unknown", found=value, fix=f"give {' or '.join(allowed)}")
-
-
 def solve(plan: Plan, model_error: float, progress: Progress | None = None) -> Solution:
     """All voxels in chunks of bounded size, back in the order of `plan.c`."""
     level = model_error * plan.equation_unit
@@ -243,11 +170,6 @@ def solve(plan: Plan, model_error: float, progress: Progress | None = None) -> S
     chunks = plan.chunks()
     solution = solve_in_chunks(solver, build, chunks, report)
     return solution.take(torch.argsort(torch.cat(chunks)).to(solution.theta.device))
-
-
-def uses_networks(s: Settings) -> bool:
-    """True where every voxel has a network of its own."""
-    return s.method == "pinn" and s.network == "mlp"
 
 
 def fitted_curves(

@@ -83,10 +83,10 @@ def _spatial(fit: PerfusionFit) -> list[str]:
     if not fit.settings.get("spatial") or fit.settings.get("joint") == "subject":
         return []
     origin = fit.settings.get("tissue_classes")
-    classes = f" of one tissue class (from {origin})" if origin and origin != "one class" else ""
+    each = f"each tissue (from {origin})" if origin and origin != "one class" else "perfusion"
     return [
-        f"All voxels were fitted jointly: neighbours{classes} share strength under a spatial prior whose strength was learnt from the "
-        "data by evidence, with focal departures as a sparse mixture."
+        f"All voxels were fitted jointly: {each} is smooth in space (doi:10.1002/mrm.22641) under a prior whose strength was learnt from "
+        "the data by evidence, with focal departures as a sparse mixture."
     ]
 
 

@@ -18,7 +18,6 @@ class Preset:
 
     model: str = "buxton"
     unknown: tuple[str, ...] = ("cbf", "att")
-    spatial: bool = False
     t1b: Gaussian | None = None
     flow: Gaussian | None = None  # of the region's mean CBF, mL/100 g/min; used where M0 gives an absolute scale
 
@@ -28,7 +27,7 @@ PRESETS = {
     # SUPINN's setting (Galazis 2025, doi:10.3389/fnetp.2025.1488349). Arterial T1 of newborns' blood at 3 T is 1.83 +- 0.18 s at one
     # haematocrit and changes with it and with oxygenation (Liu, Magn Reson Med 2016, cord blood in vitro), so the prior is wider.
     # Global CBF of infants: 24 to 56 mL/100 g/min (Varela 2015, J Magn Reson Imaging 41:1591), read as 1.6 sd to either side.
-    "infant": Preset("simplified", ("cbf", "att", "t1b"), True, Gaussian(1.85, 0.35), Gaussian(40.0, 10.0)),
+    "infant": Preset("simplified", ("cbf", "att", "t1b"), Gaussian(1.85, 0.35), Gaussian(40.0, 10.0)),
 }
 
 

@@ -49,9 +49,13 @@ def run(call: argparse.Namespace) -> int:
     if outcome.code:
         return finish(outcome)
     scan = outcome.fit.scan
-    name = call.preset or (f"{call.method} ({call.network})" if call.method == "pinn" else "nlls")
-    fits = {
-        name: outcome.fit,
+    together = outcome.fit.settings.get("spatial", False)
+    pinn = f"pinn ({call.network})"
+    name = call.preset or ("nlls" if call.method == "nlls" else f"{pinn}, all voxels together" if together else pinn)
+    fits = {name: outcome.fit}
+    if together and not call.preset:
+        fits[f"{pinn}, voxel by voxel"] = asl.fit(scan, spatial=False, model=model, device=call.device)
+    fits |= {
         "closed form": asl.fit(scan, method="nlls", model=model, device=call.device),
         f"closed form after {BLUR:g} mm blur": asl.fit(blurred(scan, BLUR), method="nlls", model=model, device=call.device),
     }

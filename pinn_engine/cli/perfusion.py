@@ -66,7 +66,7 @@ def add_fit(p: argparse.ArgumentParser) -> None:
     fit.add_argument("--network", choices=("features", "mlp"), default="features", help=network)
     error = "sd of the kinetic equation's error relative to the typical signal; default: by evidence, at least 0.05"
     fit.add_argument("--model-error", type=float, metavar="FRACTION", help=error)
-    joint = "fit all voxels together: neighbours of one tissue alike as far as the data support it (default: no, but with --preset infant)"
+    joint = "fit all voxels together, each tissue smooth in space as far as the data support it (default: where there are several delays)"
     fit.add_argument("--spatial", action=argparse.BooleanOptionalAction, default=None, help=joint)
     weigh = "pairs far from the other repeats of their delay (motion, artefacts) count less (default: %(default)s)"
     fit.add_argument("--weigh-volumes", action=argparse.BooleanOptionalAction, default=True, help=weigh)

@@ -80,7 +80,7 @@ class PINNPerfusionParameterNode:
     meanControl: bool = False
     unknown: Annotated[str, Choice(list(options.UNKNOWNS))] = "CBF and arrival time"
     method: Annotated[str, Choice(list(options.METHODS))] = "PINN"
-    spatial: bool = False
+    spatial: bool = True
     device: Annotated[str, Choice(list(options.DEVICES))] = "auto"
     outputFolder: str = ""
     showCurve: bool = False

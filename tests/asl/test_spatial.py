@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from pinn_engine import asl
+from pinn_engine.asl.choices import settings_of, spatial_by_default
 from pinn_engine.asl.curves import curves
 from pinn_engine.asl.maps import VoxelStatus
 from pinn_engine.asl.phantom.brain import GM, WM
@@ -32,7 +33,7 @@ def joint(seed: int = 310):
 
 
 def test_better_than_voxelwise_in_both_tissues_and_maps_finite():
-    p, alone = phantom(), asl.fit(phantom().scan(t1_map=True))
+    p, alone = phantom(), asl.fit(phantom().scan(t1_map=True), spatial=False)
     for tissue in (GM, WM):
         where = p.tissue == tissue
         for name, truth in (("cbf", p.cbf), ("att", p.att)):
@@ -81,14 +82,55 @@ def test_voxels_without_data_go_to_the_tissue_mean_and_say_so():
     assert np.mean(whole.status[p.tissue == GM] == VoxelStatus.PRIOR_DOMINATED) < 0.02
 
 
-def test_same_scan_same_maps_and_spatial_off_changes_nothing():
+def test_several_delays_are_fitted_together_by_default_and_the_same_scan_gives_the_same_maps():
     p = asl.phantom((14, 16, 11), 10.0, 312)
-    first, second = (asl.fit(p.scan(), spatial=True) for _ in range(2))
-    assert all(np.array_equal(first.maps[n].value, second.maps[n].value) for n in ("cbf", "att"))
-    off, default = asl.fit(p.scan(), spatial=False), asl.fit(p.scan())
-    assert all(np.array_equal(off.maps[n].value, default.maps[n].value) for n in ("cbf", "att"))
-    assert off.settings == default.settings
+    joint, default, off = asl.fit(p.scan(), spatial=True), asl.fit(p.scan()), asl.fit(p.scan(), spatial=False)
+    assert all(np.array_equal(joint.maps[n].value, default.maps[n].value) for n in ("cbf", "att"))
+    assert joint.settings == default.settings
+    assert not np.array_equal(off.maps["cbf"].value, default.maps["cbf"].value)
     assert not off.extras
+
+
+@pytest.mark.parametrize(
+    ("asked", "voxels", "together"),
+    [
+        ({}, 1000, True),
+        ({"unknown": ("cbf", "att", "abv")}, 1000, True),
+        ({"model": "simplified"}, 1000, True),
+        ({}, 999, False),
+        ({"method": "nlls"}, 1000, False),
+        ({"network": "mlp"}, 1000, False),
+        ({"unknown": ("cbf",)}, 1000, False),
+        ({"unknown": ("cbf", "att", "t1b")}, 1000, False),
+    ],
+)
+def test_what_is_fitted_together_unless_asked(asked, voxels, together):
+    options = {"unknown": ("cbf", "att"), "model": "buxton", "method": "pinn", "network": "features"} | asked
+    scan = asl.phantom((10, 12, 8), 14.0, 312).scan()
+    settings = settings_of(scan, *options.values(), model_error=None, device="cpu", seed=0, notes=[])
+    assert spatial_by_default(settings, scan, voxels) == together
+
+
+@pytest.mark.parametrize("value", [1e12, -1e30, 3e5])
+def test_a_damaged_voxel_does_not_reach_its_neighbours(value):
+    p = asl.phantom((14, 16, 11), 10.0, 315, snr=600.0)
+    bad = tuple(int(i[len(i) // 2]) for i in np.nonzero(p.tissue == GM))
+    difference = p.scan().difference.copy()
+    difference[bad] = value
+    clean, fit = asl.fit(p.scan()), asl.fit(replace(p.scan(), difference=difference))
+    assert all(np.isfinite(m.value).all() and np.isfinite(m.std).all() for m in fit.maps.values())
+    away = np.abs(fit.maps["cbf"].value - clean.maps["cbf"].value) / clean.maps["cbf"].std.clip(1e-6)
+    assert np.percentile(away[p.tissue == GM], 99) < 0.5
+    assert fit.status[bad] == VoxelStatus.PRIOR_DOMINATED
+    assert any("impossible" in note for note in fit.scan.notes)
+
+
+def test_without_tissue_classes_no_foci_are_listed():
+    scan = asl.phantom((14, 16, 11), 10.0, 312).scan()
+    fit = asl.fit(replace(scan, m0=None))
+    assert "desc-focus_probseg" not in fit.tables
+    assert not {"focus", "tissue"} & set(fit.extras)
+    assert any("no foci are listed" in note for note in fit.scan.notes)
 
 
 def test_files_of_the_joint_fit(tmp_path):

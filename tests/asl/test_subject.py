@@ -146,7 +146,7 @@ def test_a_large_mask_goes_through_the_joint_fit_of_the_brain(monkeypatch):
     p = small()
     monkeypatch.setattr(fit_module, "LARGE", 30)
     large = asl.fit(p.scan(), preset="infant")
-    assert "desc-focus_probseg" in large.tables
+    assert "disagreement" in large.extras
     assert large.settings["t1b"] == pytest.approx(small_joint().settings["t1b"], abs=0.2 * small_joint().settings["t1b_std"])
     assert np.ptp(large.maps["t1b"].value[p.mask]) == 0
     assert large.maps["t1b"].std[p.mask][0] == pytest.approx(large.settings["t1b_std"], rel=0.01)

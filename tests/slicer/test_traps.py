@@ -175,7 +175,7 @@ def test_series_without_delays(shim, scene, tmp_path):
     logic.applyPreset(node, options.INFANT)
     call = options.arguments(options.Settings.of(node), {})
     assert call[call.index("--preset") + 1] == "infant"
-    assert "--spatial" in call
+    assert "--no-spatial" not in call
     logic.applyPreset(node, options.FROM_FILES)
     assert "Delays" in logic.missing(node)
     node.asl.SetIndexName("PLD")

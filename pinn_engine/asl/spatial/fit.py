@@ -76,6 +76,8 @@ def fit_spatial(plan: Plan, scan: Scan, tissue: Tissue, level: float, progress: 
     away = pooled_att.numpy() - solution.values["att"].numpy()
     disagreement = away / np.maximum(np.hypot(solution.std("att").numpy(), model.step), 1e-6)
     status, predicted = _status(model, solution, search.silent(smooth)), model.predicted(smooth.x + smooth.offset)
+    if progress:
+        progress(1.0)
     return SpatialFit(solution, tissue, smooth, foci, disagreement, status, model.flow.numpy(), excess, predicted)
 
 

@@ -41,15 +41,15 @@ def add_spatial(fit: PerfusionFit, c: Curves, joint: SpatialFit) -> PerfusionFit
     about = (
         "Arrival time of the pooled start less that of the fit, in standard deviations; beyond 2 a late or early region may be flattened"
     )
-    extras = dict(fit.extras)
+    extras, tables = dict(fit.extras), dict(fit.tables)
     extras["disagreement"] = ExtraVolume("desc-disagreement_att", volume(np.clip(joint.disagreement, -20, 20)), about, "1")
     if joint.tissue.known:
         labels = volume(joint.tissue.share.argmax(axis=1) + 1).astype(np.uint8)
         extras["tissue"] = ExtraVolume("desc-tissue_dseg", labels, f"1 GM, 2 WM, 3 CSF, from {joint.tissue.origin}", "1", labels=True)
-    about = "Probability that the voxel lies in a focal lesion, few foci expected beforehand; the list is in the .tsv"
-    probability = volume(joint.foci.probability)
-    extras["focus"] = ExtraVolume("desc-focus_probseg", probability, about, "1")
-    tables = fit.tables | {"desc-focus_probseg": (COLUMNS, list_foci(fit, c, joint, probability))}
+        about = "Probability that the voxel lies in a focal lesion, few foci expected beforehand; the list is in the .tsv"
+        probability = volume(joint.foci.probability)
+        extras["focus"] = ExtraVolume("desc-focus_probseg", probability, about, "1")
+        tables["desc-focus_probseg"] = (COLUMNS, list_foci(fit, c, joint, probability))
     settings = fit.settings | {
         "spatial": True,
         "tissue_classes": joint.tissue.origin,
@@ -99,5 +99,8 @@ def _notes(fit: PerfusionFit, joint: SpatialFit) -> tuple[str, ...]:
             "noise variance of as many independent voxels): the joint fit gives its data that much less weight."
         )
     if not joint.tissue.known:
-        notes.append("Grey and white matter could not be told apart, so the joint fit smooths across their border; a T1 map helps.")
+        notes.append(
+            "Grey and white matter could not be told apart, so the joint fit smooths across their border, and no foci are listed: by one "
+            "tissue, folds of the cortex look like them. M0, a T1 map or tissue maps (--tissue) help."
+        )
     return tuple(notes)

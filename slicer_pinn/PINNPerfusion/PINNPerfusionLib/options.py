@@ -28,15 +28,14 @@ INFANT = "Infant (PASL, several inversion times)"
 # Alsop 2015, doi:10.1002/mrm.25197: label duration 1.8 s and delay 1.8 s for healthy adults below 70 years; PASL with TI1 0.8 s, TI 1.8 s.
 PRESETS: dict[str, dict[str, object]] = {
     FROM_FILES: {"labeling": FROM_FILES, "delays": "", "duration": ""},
-    "White paper pCASL (1.8 s, 1.8 s)": {"labeling": "pCASL", "delays": "1.8", "duration": "1.8", "unknown": "CBF alone", "spatial": False},
+    "White paper pCASL (1.8 s, 1.8 s)": {"labeling": "pCASL", "delays": "1.8", "duration": "1.8", "unknown": "CBF alone"},
     "PASL QUIPSS II (TI1 0.8 s, TI 1.8 s)": {
         "labeling": "PASL",
         "delays": "1.8",
         "duration": "0.8",
         "unknown": "CBF alone",
-        "spatial": False,
     },
-    INFANT: {"unknown": "CBF, arrival time, T1 of blood", "spatial": True},
+    INFANT: {"unknown": "CBF, arrival time, T1 of blood"},
 }
 WORDS = {  # what the engine calls an option, what the panel calls it
     "--plds": "Delays",
@@ -68,7 +67,7 @@ class Settings:
     meanControl: bool = False
     unknown: str = "CBF and arrival time"
     method: str = "PINN"
-    spatial: bool = False
+    spatial: bool = True
     device: str = "auto"
     outputFolder: str = ""
 
@@ -98,7 +97,7 @@ def arguments(settings: Settings, known: Mapping[str, object]) -> list[str]:
     if settings.preset == INFANT:
         made += ["--preset", "infant"]
     made += ["--unknown", UNKNOWNS[settings.unknown], "--method", METHODS[settings.method]]
-    return [*made, "--spatial" if settings.spatial else "--no-spatial"]
+    return made if settings.spatial else [*made, "--no-spatial"]  # the engine does it where it can: not for one delay or the closed form
 
 
 def is_pulsed(settings: Settings, known: Mapping[str, object]) -> bool:
