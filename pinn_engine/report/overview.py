@@ -27,7 +27,8 @@ def overview(fit: PerfusionFit, truth: Mapping[str, np.ndarray]) -> bytes:
         one = fit.maps[name]
         low, high = one.kind.window or (0.0, float(np.percentile(one.value[mask], 98)))
         panels = [("truth", truth[name], one.kind.colormap, low, high), ("fit", one.value, one.kind.colormap, low, high)]
-        panels.append(("standard deviation", one.std, "bone", 0.0, 0.4 * (high - low)))
+        widest = float(np.clip(np.percentile(one.std[mask], 98), 0.05 * (high - low), 0.4 * (high - low)))
+        panels.append(("standard deviation", one.std, "bone", 0.0, widest))
         for axis, (title, volume, colormap, bottom, top) in zip(axes[row], panels, strict=True):
             shown = np.where(mask[..., z], volume[..., z], np.nan)[crop].T
             picture = axis.imshow(shown, origin="lower", cmap=colormap, vmin=bottom, vmax=top, aspect=spacing[1] / spacing[0])
