@@ -57,23 +57,24 @@ def curves(scan: Scan, weight: np.ndarray | None = None) -> Curves:
     if scan.m0 is not None:
         scale *= FLOW / scan.m0[voxels]
     data = np.empty((len(raw), len(distinct)), np.float32)
-    squares = np.zeros(len(raw), np.float32)
+    squares = np.zeros(len(raw))  # of one damaged difference they are beyond float32
     repeats = np.bincount(member, weights=weight)
     for k in range(len(distinct)):
         group, w = raw[:, member == k], weight[member == k].astype(np.float32)
         data[:, k] = (group * (w / w.sum())).sum(axis=1)
-        squares += ((group - data[:, k : k + 1]) ** 2 * w).sum(axis=1)
+        squares += ((group.astype(float) - data[:, k : k + 1]) ** 2 * w).sum(axis=1)
     data *= scale[:, None]
     degrees = round(np.maximum(repeats - 1, 0).sum())
     amplitude = float(np.percentile(np.sqrt((data**2).mean(axis=1)), 90)) if len(data) else 1.0
     slice_delay = acquisition.slice_delay[voxels[acquisition.slice_axis]]
     delays, delay = np.unique(slice_delay, return_inverse=True)
     times = distinct[:, 0] if acquisition.labeling == "PASL" else distinct.sum(axis=1)
-    variance = scale**2 * squares / degrees if degrees else np.zeros_like(scale)
+    variance = scale.astype(float) ** 2 * squares / degrees if degrees else np.zeros(len(scale))
+    most = (WILD * (amplitude or 1.0)) ** 2
     return Curves(
         voxels=voxels,
         data=data,
-        noise=_floored(np.sqrt(shrink(variance, degrees)), amplitude),
+        noise=_floored(np.sqrt(shrink(np.minimum(variance, most), degrees)), amplitude),
         repeats=repeats,
         pld=distinct[:, 0],
         label_duration=distinct[:, 1],
@@ -89,7 +90,7 @@ def curves(scan: Scan, weight: np.ndarray | None = None) -> Curves:
 
 def impossible(c: Curves) -> np.ndarray:
     """(V,) True where the signal is beyond what tissue or noise makes, as of a damaged voxel or one whose M0 is next to nothing."""
-    return np.asarray((np.abs(c.data) > WILD * c.amplitude).any(axis=1))
+    return np.asarray((np.abs(c.data) > WILD * c.amplitude).any(axis=1) | (c.noise > 0.5 * WILD * c.amplitude))
 
 
 def weightless(c: Curves, which: np.ndarray) -> Curves:
@@ -112,7 +113,7 @@ def shrink(variance: np.ndarray, degrees: int) -> np.ndarray:
 
     Empirical Bayes with a scaled inverse chi-square prior (Smyth 2004, doi:10.2202/1544-6115.1027).
     """
-    positive = variance[variance > 0]
+    positive = variance[(variance > 0) & (variance < 1e4 * np.median(variance))]  # damaged voxels must not say how noise scatters
     if degrees == 0 or len(positive) < 3:
         return variance
     logs = np.log(positive)

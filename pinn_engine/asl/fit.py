@@ -90,17 +90,16 @@ def fit(
         raise InputError(scan.source, "no voxel can be fitted", found=found, fix="check the mask, M0 and the image for NaN and zeros")
     if spatial is None:
         spatial = joint if preset is not None else spatial_by_default(settings, scan, len(c))
+    wild = impossible(c)
     if preset is not None and joint:
         if (made := scan.acquisition.origins.get("mask")) is not None and made.value == "made":
             notes.append("The mask is an automatic one, made for whole brains; of a small region it loses up to half: give --mask.")
-        return report_weights(_subject(scan, c, settings, spatial, notes, progress), weights)
+        return report_weights(_subject(scan, c, settings, spatial, wild, notes, progress), weights)
     together = spatial and can_be_spatial(settings, scan, notes)
     if together and settings.device != "cpu":
         notes.append(f"All voxels together are fitted on the CPU; --no-spatial fits each by itself on {settings.device}.")
-    wild = impossible(c) & together
-    if wild.any():
-        notes.append(f"Voxels whose signal is impossible ({WILD:g} times the typical one) have no weight: {int(wild.sum())}.")
-    c, tissue = weightless(c, wild), None
+    wild, measured, tissue = wild & together, c.data, None
+    c = _without(c, wild, notes)
     if together or scan.tissue is not None:
         scan, c, classes = _classified(scan, c, settings)
         tissue = classes if together else None
@@ -115,8 +114,23 @@ def fit(
     if tissue is None:
         return report_weights(_result(scan, plan, solve(plan, level, progress), level, notes), weights)
     brain = fit_spatial(plan, scan, tissue, level, (lambda done: progress("fit", done)) if progress else None)
-    brain = replace(brain, status=np.where(wild, np.uint8(VoxelStatus.PRIOR_DOMINATED), brain.status))
-    return report_weights(add_spatial(_result(scan, plan, brain.solution, level, notes, brain.predicted), plan.c, brain), weights)
+    plan.c = replace(plan.c, data=measured)  # as it was, for who looks at it
+    result = add_spatial(_result(scan, plan, brain.solution, level, notes, brain.predicted), plan.c, brain)
+    return report_weights(_with_prior_at(result, plan.c, wild), weights)
+
+
+def _without(c: Curves, wild: np.ndarray, notes: list[str]) -> Curves:
+    """Impossible voxels lose their weight, and a note says so."""
+    if wild.any():
+        notes.append(f"Voxels whose signal is impossible ({WILD:g} times the typical one) have no weight: {int(wild.sum())}.")
+    return weightless(c, wild)
+
+
+def _with_prior_at(result: PerfusionFit, c: Curves, which: np.ndarray) -> PerfusionFit:
+    """Status 8 in those voxels (V,)."""
+    status = result.status.copy()
+    status[tuple(axis[which] for axis in c.voxels)] = VoxelStatus.PRIOR_DOMINATED
+    return replace(result, status=status)
 
 
 def _classified(scan: Scan, c: Curves, settings: Settings) -> tuple[Scan, Curves, Tissue]:
@@ -124,7 +138,9 @@ def _classified(scan: Scan, c: Curves, settings: Settings) -> tuple[Scan, Curves
     return with_tissue(scan, c if c.degrees else measured_noise(Plan(c, scan, settings)))
 
 
-def _subject(scan: Scan, c: Curves, settings: Settings, spatial: bool, notes: list[str], progress: Progress | None) -> PerfusionFit:
+def _subject(
+    scan: Scan, c: Curves, settings: Settings, spatial: bool, wild: np.ndarray, notes: list[str], progress: Progress | None
+) -> PerfusionFit:
     """Flow, arrival time and, where it is unknown, one T1 of blood for the whole scan."""
     if "abv" in settings.unknown:
         raise InputError(scan.source, "--preset does not fit abv", found=",".join(settings.unknown), fix="leave abv or --preset out")
@@ -135,19 +151,21 @@ def _subject(scan: Scan, c: Curves, settings: Settings, spatial: bool, notes: li
     level = (settings.model_error or 0.0) if settings.method == "pinn" else 0.0
     settings = replace(settings, model_error=level)
     told = (lambda done: progress("fit", done)) if progress else None
-    tissue = None
+    tissue, measured = None, c.data
+    c = _without(c, wild, notes)
     if spatial and len(c) > LARGE:
         scan, c, tissue = _classified(scan, c, settings)
     plan = Plan(c, scan, settings)
-    plan.c = measured_noise(plan)
+    plan.c = weightless(measured_noise(plan), wild)
     prior = plan.t1b_prior if "t1b" in settings.unknown else None
     if tissue is not None:
         brain, value = fit_large(plan, scan, tissue, level, prior, told)
+        plan.c = replace(plan.c, data=measured)
         result = add_spatial(_result(scan, plan, brain.solution, level, notes, brain.predicted), plan.c, brain)
-        return add_t1b(result, value, prior)
+        return _with_prior_at(add_t1b(result, value, prior), plan.c, wild)
     joint = fit_subject(plan, scan, level, prior, spatial, told)
-    plan.c = replace(plan.c, noise=joint.noise.astype(np.float32))
-    return add_subject(_result(scan, plan, joint.solution, level, notes), plan.c, joint)
+    plan.c = replace(plan.c, data=measured, noise=joint.noise.astype(np.float32))
+    return _with_prior_at(add_subject(_result(scan, plan, joint.solution, level, notes), plan.c, joint), plan.c, wild)
 
 
 def solve(plan: Plan, model_error: float, progress: Progress | None = None) -> Solution:

@@ -27,6 +27,7 @@ from .units import TimeUnit
 Protocol = Literal["planar", "point", "paced", "spiral", "reentry", "breakup"]
 DEFAULT_D = {True: 0.1, False: 15.6}  # mm^2/TU: on a rectangle the published phantom's, on a heart what makes 0.6 m/s
 FRAME_STEP = {"ms": 10.0, "tu": 1.0}
+BEATS = 2
 
 
 def simulate_to(
@@ -44,7 +45,7 @@ def simulate_to(
     protocol: Protocol = "planar",
     at: tuple[float, float, float] | None = None,
     period: float | None = None,
-    beats: int = 2,
+    beats: int = BEATS,
     frame_step: float | None = None,
     seed: int = 0,
     device: str = "cpu",
@@ -119,6 +120,9 @@ def _start(
     beats: int,
 ) -> Start:
     where = None if at is None else np.asarray(at, float)
+    if protocol != "paced" and (period is not None or beats != BEATS):
+        fix = "add --protocol paced, or leave them out"
+        raise InputError("--period, --beats", "are of paced tissue", found=f"--protocol {protocol}", fix=fix)
     if (period is not None and not period > 0) or beats < 1:
         found = f"{beats} beats" if beats < 1 else "a period of 0 or less"
         raise InputError("--period, --beats", "cannot be paced so", found=found, fix="give a time above 0 and at least one beat")

@@ -51,10 +51,10 @@ def run(call: argparse.Namespace) -> int:
     scan = outcome.fit.scan
     together = outcome.fit.settings.get("spatial", False)
     pinn = f"pinn ({call.network})"
-    name = call.preset or ("nlls" if call.method == "nlls" else f"{pinn}, all voxels together" if together else pinn)
+    name = call.preset or ("nlls" if call.method == "nlls" else pinn) + (", all voxels together" if together else "")
     fits = {name: outcome.fit}
-    if together and not call.preset:
-        fits[f"{pinn}, voxel by voxel"] = asl.fit(scan, spatial=False, model=model, device=call.device)
+    if together and not call.preset and call.method == "pinn":
+        fits[f"{pinn}, voxel by voxel"] = asl.fit(scan, **fit_arguments(call) | {"spatial": False})
     fits |= {
         "closed form": asl.fit(scan, method="nlls", model=model, device=call.device),
         f"closed form after {BLUR:g} mm blur": asl.fit(blurred(scan, BLUR), method="nlls", model=model, device=call.device),

@@ -42,7 +42,7 @@ def add_options(p: argparse.ArgumentParser) -> None:
     constants.add_argument("--t1b", type=float, metavar="S", help="T1 of arterial blood")
     constants.add_argument("--t1-tissue", type=float, metavar="S", help="T1 of tissue, one for all voxels")
     constants.add_argument("--t1-map", metavar="FILE", help="T1 of tissue in every voxel, s, on the scan's grid")
-    tissue = "probabilities of GM, WM and CSF: a 4-D image or three images; T1 follows, and the classes of --spatial"
+    tissue = "probabilities of GM, WM and CSF: a 4-D image or three images; T1 follows, and the classes of the joint fit"
     constants.add_argument("--tissue", metavar="FILE[,FILE,FILE]", help=tissue)
     known = "arrival time known beforehand, s, for a single delay: a prior, no ATT map is written"
     constants.add_argument("--att-map", metavar="FILE", help=known)
@@ -66,11 +66,11 @@ def add_fit(p: argparse.ArgumentParser) -> None:
     fit.add_argument("--network", choices=("features", "mlp"), default="features", help=network)
     error = "sd of the kinetic equation's error relative to the typical signal; default: by evidence, at least 0.05"
     fit.add_argument("--model-error", type=float, metavar="FRACTION", help=error)
-    joint = "fit all voxels together, each tissue smooth in space as far as the data support it (default: where there are several delays)"
+    joint = "fit all voxels together, each tissue smooth in space as far as the data support it (default: several delays, 1,000 voxels)"
     fit.add_argument("--spatial", action=argparse.BooleanOptionalAction, default=None, help=joint)
     weigh = "pairs far from the other repeats of their delay (motion, artefacts) count less (default: %(default)s)"
     fit.add_argument("--weigh-volumes", action=argparse.BooleanOptionalAction, default=True, help=weigh)
-    fit.add_argument("--device", default="auto", help="auto, cpu, cuda[:i] or mps; default %(default)s")
+    fit.add_argument("--device", default="auto", help="auto, cpu, cuda[:i] or mps (voxel by voxel); default %(default)s")
     fit.add_argument("--seed", type=int, default=0, help="default %(default)s")
     fit.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all cores)")
     fit.add_argument("--progress", choices=("bar", "json", "none"), help="default: bar on a terminal")

@@ -113,16 +113,10 @@ class Posterior:
         noise = torch.randn(2, count, fields, nodes, generator=generator).permute(0, 2, 3, 1).to(self.information).contiguous()
         return _blocks(_root(self.information), noise[0]) + self.strength[:, None, None].sqrt() * self.rough.apply(noise[1])
 
-    def sample(self, count: int, start: Tensor | None = None, batch: int = 8) -> tuple[Tensor, Tensor]:
+    def sample(self, count: int, batch: int = 8) -> tuple[Tensor, Tensor]:
         """Zero-mean samples (F, V, S) of the posterior and the perturbations H z that they solve."""
         rhs = self.perturbation(count)
-        parts = []
-        for begin in range(0, count, batch):
-            piece = slice(begin, min(begin + batch, count))
-            warm = None if start is None or begin >= start.shape[2] else start[:, :, piece]
-            warm = warm if warm is not None and warm.shape[2] == rhs[:, :, piece].shape[2] else None
-            parts.append(self.solve(rhs[:, :, piece].contiguous(), None if warm is None else warm.contiguous()))
-        return torch.cat(parts, dim=2), rhs
+        return torch.cat([self.solve(piece.contiguous()) for piece in rhs.split(batch, dim=2)], dim=2), rhs
 
     def covariance(self, z: Tensor, rhs: Tensor) -> Tensor:
         """(F, F, V) within a node, Rao-Blackwellised: a node's block given the rest of a sample is exact, H_vv^-1."""
@@ -171,7 +165,7 @@ def fit_smooth(
             progress((turn + 1) / (settings.turns + 4))
     nothing = x.new_zeros(0)
     fitted = SmoothFit(x, torch.zeros_like(x), nothing, nothing, strength, rough, effective, history)
-    return finish(linearise, fitted, settings, z)
+    return finish(linearise, fitted, settings)
 
 
 def refit(linearise: Linearise, fitted: SmoothFit, offset: Tensor, settings: SmoothSettings) -> SmoothFit:
@@ -186,7 +180,7 @@ def refit(linearise: Linearise, fitted: SmoothFit, offset: Tensor, settings: Smo
     return replace(fitted, x=x, offset=offset)
 
 
-def finish(linearise: Linearise, fitted: SmoothFit, settings: SmoothSettings, warm: Tensor | None = None) -> SmoothFit:
+def finish(linearise: Linearise, fitted: SmoothFit, settings: SmoothSettings) -> SmoothFit:
     """Last steps at the learnt strength, then the samples."""
 
     def shifted(x: Tensor) -> Linearised:
@@ -199,7 +193,7 @@ def finish(linearise: Linearise, fitted: SmoothFit, settings: SmoothSettings, wa
         x, _ = _step(shifted, post, x, gradient, cost)
     _, information, _ = shifted(x)
     post = Posterior(information, fitted.strength, fitted.rough, settings)
-    z, rhs = post.sample(settings.samples, warm)
+    z, rhs = post.sample(settings.samples)
     return replace(fitted, x=x, samples=z, variance=post.covariance(z, rhs))
 
 

@@ -21,7 +21,7 @@ def tissue_section(fit: PerfusionFit) -> Markup:
         intro = "Grey and white matter are not known for this scan, so that their means and the quality evaluation index are left out. " + (
             "The joint fit found no two tissues (it needs M0); labels named GM and WM (--labels) or a T1 map (--t1-map) would tell."
             if fit.settings.get("spatial")
-            else "Labels named GM and WM (--labels), a T1 map (--t1-map) or the joint fit (--spatial) would tell them apart."
+            else "Labels named GM and WM (--labels), a T1 map (--t1-map) or tissue maps (--tissue) would tell them apart."
         )
     else:
         intro = f"Grey and white matter by: {origin}. They are means over all voxels of that class, mixed voxels included."

@@ -83,13 +83,14 @@ def method(fit: PerfusionFit) -> list[Markup]:
         model = f"the simplified model of pulsed labelling, in which label decays with the T1 of blood alone ({source})"
     else:
         model = f"the general kinetic model of label that arrives in tissue, decays and is carried away ({_doi('10.1002/mrm.1910400308')})"
+    where = "For all voxels jointly" if s.get("spatial") else "In every voxel"
     if s.get("method") == "nlls" and s.get("joint") != "subject":
-        how = f"In every voxel the closed form of {model} was fitted to the differences by nonlinear least squares."
+        how = f"{where} the closed form of {model} was fitted to the differences by nonlinear least squares."
     elif s.get("joint") == "subject":
         how = _subject(s, model)
     elif s.get("method") == "pinn":
         how = (
-            f"{'For all voxels jointly' if s.get('spatial') else 'In every voxel'} a physics-informed neural network "
+            f"{where} a physics-informed neural network "
             f"({_doi('10.1016/j.jcp.2018.10.045')}) was fitted to the differences. "
             "The network is the voxel’s signal over time. It is held to the data by their noise, and to the differential equation of "
             f"{model} by an assumed model error. Perfusion and the other unknown parameters are found together with the network."
@@ -101,7 +102,7 @@ def method(fit: PerfusionFit) -> list[Markup]:
         scale = "Perfusion has no absolute scale, as no M0 was usable."
     spread = (
         "Standard deviations say how far the noise of the data lets a parameter move under the model. They do not contain errors of the "
-        "constants above, motion, or tissue mixed within a voxel."
+        "constants above or motion" + ("." if s.get("spatial") else ", or tissue mixed within a voxel.")
     )
     return [Markup(how), Markup(f"{scale} {spread}")]
 

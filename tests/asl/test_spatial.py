@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from functools import cache
 
@@ -111,18 +112,35 @@ def test_what_is_fitted_together_unless_asked(asked, voxels, together):
     assert spatial_by_default(settings, scan, voxels) == together
 
 
-@pytest.mark.parametrize("value", [1e12, -1e30, 3e5])
-def test_a_damaged_voxel_does_not_reach_its_neighbours(value):
-    p = asl.phantom((14, 16, 11), 10.0, 315, snr=600.0)
+@pytest.mark.parametrize(
+    ("value", "volumes", "repeats"),
+    [(1e12, slice(None), 4), (-1e30, slice(None), 4), (3e5, slice(None), 4), (1e20, 5, 4), (-1e30, 5, 4), (1e12, slice(None), 1)],
+)
+def test_a_damaged_voxel_does_not_reach_its_neighbours(value, volumes, repeats):
+    """In all differences or in one of them, with repeats and without."""
+    p = asl.phantom((14, 16, 11), 10.0, 315, snr=600.0, repeats=repeats)
     bad = tuple(int(i[len(i) // 2]) for i in np.nonzero(p.tissue == GM))
     difference = p.scan().difference.copy()
-    difference[bad] = value
+    difference[(*bad, volumes)] = value
     clean, fit = asl.fit(p.scan()), asl.fit(replace(p.scan(), difference=difference))
     assert all(np.isfinite(m.value).all() and np.isfinite(m.std).all() for m in fit.maps.values())
     away = np.abs(fit.maps["cbf"].value - clean.maps["cbf"].value) / clean.maps["cbf"].std.clip(1e-6)
     assert np.percentile(away[p.tissue == GM], 99) < 0.5
     assert fit.status[bad] == VoxelStatus.PRIOR_DOMINATED
     assert any("impossible" in note for note in fit.scan.notes)
+
+
+@pytest.mark.parametrize("voxels_of_a_large_mask", [30, 10**6])
+def test_a_damaged_voxel_of_an_infant(monkeypatch, voxels_of_a_large_mask):
+    p = asl.phantom((14, 16, 11), 14.0, 1, labeling="PASL", snr=300.0)
+    monkeypatch.setattr(sys.modules["pinn_engine.asl.fit"], "LARGE", voxels_of_a_large_mask)
+    bad = tuple(int(i[len(i) // 2]) for i in np.nonzero(p.tissue == GM))
+    difference = p.scan().difference.copy()
+    difference[bad] = 1e20
+    fit = asl.fit(replace(p.scan(), difference=difference), preset="infant")
+    assert fit.status[bad] == VoxelStatus.PRIOR_DOMINATED
+    grey = (p.tissue == GM) & (fit.status != VoxelStatus.PRIOR_DOMINATED)
+    assert np.median(np.abs(fit.maps["cbf"].value - p.cbf)[grey]) < 20  # the mean is 60
 
 
 def test_without_tissue_classes_no_foci_are_listed():

@@ -79,6 +79,8 @@ BAD = {
     "parameter": ({"parameters": ("z=1",)}, "no such parameter"),
     "coarse": ({"D": 1e-4, "protocol": "point"}, "too coarse to start a wave"),
     "beats": ({"protocol": "paced", "beats": 0}, "cannot be paced so"),
+    "period of another protocol": ({"protocol": "planar", "period": 60.0}, "are of paced tissue"),
+    "beats of another protocol": ({"protocol": "point", "beats": 3}, "are of paced tissue"),
     "period": ({"protocol": "paced", "period": 0.0}, "cannot be paced so"),
     "fibres": ({"across": 0.1}, "has no fibres"),
     "still": ({"D": 1e-5}, "did not leave its start"),

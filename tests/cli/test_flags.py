@@ -327,6 +327,14 @@ def test_the_demo_writes_maps_truth_and_errors(coarse_demo):
     assert coarse_demo["overview.png"].startswith(b"\x89PNG")
 
 
+def test_the_demo_fits_all_voxels_together_and_shows_each_by_itself_beside(coarse_demo, tmp_path, monkeypatch):
+    monkeypatch.setattr("pinn_engine.asl.choices.ENOUGH", 50)  # the coarse brain is small
+    assert run("demo", "asl", "--out", tmp_path) == 0
+    methods = {line.split("\t")[2] for line in written(tmp_path)["accuracy.tsv"].decode().splitlines()}
+    assert {"pinn (features), all voxels together", "pinn (features), voxel by voxel", "closed form"} <= methods
+    assert written(tmp_path)[CBF] != coarse_demo[CBF]
+
+
 def test_the_demo_is_the_same_every_time(coarse_demo, tmp_path):
     assert run("demo", "asl", "--out", tmp_path) == 0
     assert written(tmp_path) == coarse_demo

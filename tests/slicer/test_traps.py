@@ -176,6 +176,9 @@ def test_series_without_delays(shim, scene, tmp_path):
     call = options.arguments(options.Settings.of(node), {})
     assert call[call.index("--preset") + 1] == "infant"
     assert "--no-spatial" not in call
+    node.spatial = False
+    assert "--no-spatial" in options.arguments(options.Settings.of(node), {})
+    node.spatial = True
     logic.applyPreset(node, options.FROM_FILES)
     assert "Delays" in logic.missing(node)
     node.asl.SetIndexName("PLD")

@@ -36,7 +36,7 @@ class SpatialFit:
     foci: Foci
     disagreement: np.ndarray  # (V,) sd between the arrival time of the pooled start and the fit's, signed
     status: np.ndarray  # (V,) uint8, see maps.VoxelStatus
-    flow_unit: np.ndarray  # (V,) flow of the voxel's tissue on the average: what the fields are relative to
+    flow_unit: np.ndarray  # (V,) flow that a change of 1 in the fields is worth
     noise_excess: float  # of neighbours over independent voxels, see noise.py
     predicted: tuple[Tensor, Tensor]  # rotated data points (V, K), slopes (V, K, P) by flow, arrival time and T1 of blood if unknown
 
@@ -130,6 +130,7 @@ def as_solution(model: BrainModel, smooth: SmoothFit) -> Solution:
 def _status(model: BrainModel, solution: Solution, silent: np.ndarray) -> np.ndarray:
     """Prior-dominated: no data around, or the interval of arrival time is as wide as arrival differs within the tissue."""
     status = solution.status.numpy().copy()
+    silent &= status != VoxelStatus.NOT_FINITE
     status[silent] = VoxelStatus.PRIOR_DOMINATED
     sd = solution.std("att").numpy()
     kind = model.tissue.share.argmax(axis=1)
@@ -137,5 +138,5 @@ def _status(model: BrainModel, solution: Solution, silent: np.ndarray) -> np.nda
         inside = kind == k
         if inside.any():
             spread = np.sqrt(np.var(solution.values["att"].numpy()[inside]) + np.median(sd[inside]) ** 2)
-            status[inside & (sd > spread)] = VoxelStatus.PRIOR_DOMINATED
+            status[inside & (sd > spread) & (status != VoxelStatus.NOT_FINITE)] = VoxelStatus.PRIOR_DOMINATED
     return status

@@ -1,11 +1,11 @@
 """The perfusion model of all voxels at once: of every tissue a field of relative flow m and one of arrival shift d.
 
 A voxel's signal is the sum of its tissues', each with its own arrival and, where no T1 map was given, its own T1:
-sum over t of share_t (F_t + m_t s_t) curve_t(D_t + d_t). F and D are what the tissue has on the average; s = F except in fluid, whose F is
-about 0 and which goes with grey matter. Fields, m without unit and d in seconds, are about zero and smooth in space, whatever tissue lies
-between: neighbours in a folded cortex are those across the sulcus too (a field a tissue: Chappell 2011, doi:10.1002/mrm.22641). A voxel's
-flow is the sum of its tissues', its arrival their mean weighed by flow. Fields are numbered m of all T tissues first, then d of all.
-Curves come from tables on the plan's arrival grid, linear in between.
+sum over t of share_t (F_t + m_t s_t) curve_t(D_t + d_t). F and D are what the tissue has on the average, s is F at the start, except in
+fluid, whose F is about 0 and which goes with grey matter. Fields, m without unit and d in seconds, are about zero and smooth in space,
+whatever tissue lies between: neighbours in a folded cortex are those across the sulcus too (a field a tissue: Chappell 2011,
+doi:10.1002/mrm.22641). A voxel's flow is the sum of its tissues', its arrival their mean weighed by s. Fields are numbered m of all T
+tissues first, then d of all. Curves come from tables on the plan's arrival grid, linear in between.
 """
 
 from __future__ import annotations
@@ -149,7 +149,7 @@ class BrainModel:
         """(2, V) relative flow and shift of arrival from scores (V, J) pooled over neighbours."""
         near = -0.5 * (shift / SHIFT_SD) ** 2
         best = (0.5 * cross.clamp_min(0) ** 2 / total.clamp_min(1e-12) + near).argmax(dim=1, keepdim=True)
-        m = (cross / total.clamp_min(1e-12)).gather(1, best).squeeze(1) - 1
+        m = ((cross - total) / total.clamp_min(1e-12)).gather(1, best).squeeze(1)  # 0 where no data are near
         return torch.stack([m.clamp(-0.9, 3.0), shift[best.squeeze(1)]])
 
     def recentre(self, x: Tensor) -> Tensor:

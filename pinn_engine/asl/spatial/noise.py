@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..curves import Curves
+from ..curves import Curves, impossible
 from ..scan import Scan
 from ..weights import same_delay
 from .balls import Balls
@@ -16,14 +16,14 @@ def noise_excess(scan: Scan, c: Curves) -> float:
     Repeats about their mean are noise alone. The median over volumes: a spoilt one is correlated all over. Larger balls find more, but with
     their figure the smooth fields get too stiff: the noise of single voxels is then taken for larger than it is (docs/spatial.md).
     """
-    member, raw = same_delay(scan), scan.difference[c.voxels]
-    balls = Balls(c.voxels, np.ones(3), (1.01,))  # in voxels: faces, whatever their spacing
+    member, raw, sane = same_delay(scan), scan.difference[c.voxels], ~impossible(c)
+    balls = Balls(tuple(axis[sane] for axis in c.voxels), np.ones(3), (1.01,))  # in voxels: faces, whatever their spacing
     ratio = []
     for delay in np.unique(member):
         columns = np.flatnonzero(member == delay)
         if len(columns) < 2:
             continue
-        noise = (raw[:, columns] - raw[:, columns].mean(axis=1, keepdims=True)) * (c.scale / c.noise)[:, None]
+        noise = (raw[sane][:, columns] - raw[sane][:, columns].mean(axis=1, keepdims=True)) * (c.scale / c.noise)[sane, None]
         for one in noise.T:
             both = balls.spread(np.stack([one, one**2], axis=1).astype(np.float32), 0)
             ratio.append(float(np.square(both[:, 0]).sum() / max(both[:, 1].sum(), 1e-12)))

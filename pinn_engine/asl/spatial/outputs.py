@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 from scipy import ndimage
+from torch import Tensor
 
 from ..curves import Curves
 from ..result import ExtraVolume, PerfusionFit
@@ -53,12 +54,17 @@ def add_spatial(fit: PerfusionFit, c: Curves, joint: SpatialFit) -> PerfusionFit
     settings = fit.settings | {
         "spatial": True,
         "tissue_classes": joint.tissue.origin,
-        "prior_strength_cbf_att": [round(float(v), 4) for v in joint.smooth.strength],
-        "effective_parameters_cbf_att": [round(float(v), 1) for v in joint.smooth.effective],
+        "prior_strength_cbf_att": [round(float(v), 4) for v in by_quantity(joint.smooth.strength).mean(dim=1)],
+        "effective_parameters_cbf_att": [round(float(v), 1) for v in by_quantity(joint.smooth.effective).sum(dim=1)],
         "noise_excess": round(joint.noise_excess, 2),
         "share_start_disagrees": float(np.mean(np.abs(joint.disagreement) > DISAGREES)),
     }
     return replace(fit, status=status, settings=settings, extras=extras, tables=tables, scan=replace(fit.scan, notes=_notes(fit, joint)))
+
+
+def by_quantity(of_fields: Tensor) -> Tensor:
+    """(2, T) flow and arrival of every tissue from (2T,)."""
+    return of_fields.unflatten(0, (2, -1))
 
 
 def list_foci(fit: PerfusionFit, c: Curves, joint: SpatialFit, probability: np.ndarray) -> list[dict[str, object]]:
