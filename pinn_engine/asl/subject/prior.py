@@ -21,6 +21,7 @@ from ...core.latent import Conditioned, Sites
 MEAN_SD = (1.0, 0.5)  # of the fields' means: flow in typical flows of the region, arrival time in s
 TYPICAL = ((0.3, 4.0, 0.1), (0.3, 4.0, 0.1))  # medians of s, l, r: field units, voxels, field units
 SPREAD = (0.5, 0.5, 1.0)  # sd of their logarithms
+FARTHEST = 6.0  # of these sd that a scale is tried from its median: a line search may leap to where nothing can be computed
 ROUGH_RANGE = 2.0  # voxels
 JITTER = 1e-8
 RADII = (1.3, 2.0, 2.9, 4.0)  # voxels, of the balls
@@ -82,7 +83,11 @@ def learn(prior: Prior, places: list[tuple[Tensor, Tensor, Tensor, Sites]]) -> P
         (slope,) = torch.autograd.grad(total, scales)
         return float(total.detach()), slope.flatten().numpy()
 
-    found = minimize(loss, prior.scales.numpy().flatten(), jac=True, method="L-BFGS-B", options={"maxiter": LEARNING, "gtol": 1e-2})
+    middle, spread = torch.tensor(TYPICAL).log().flatten(), torch.tensor(SPREAD).repeat(len(TYPICAL))
+    bounds = torch.stack([middle - FARTHEST * spread, middle + FARTHEST * spread], dim=1).tolist()
+    found = minimize(
+        loss, prior.scales.numpy().flatten(), jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": LEARNING, "gtol": 1e-2}
+    )
     return replace(prior, scales=torch.as_tensor(found.x.reshape(prior.scales.shape)))
 
 
