@@ -154,6 +154,14 @@ def test_a_large_mask_goes_through_the_joint_fit_of_the_brain(monkeypatch):
     assert large.scan.notes[0].startswith("T1 of this subject")
 
 
+def test_a_region_with_next_to_no_noise():
+    """The search for the prior's scales leapt to where nothing could be computed."""
+    p = asl.phantom((14, 16, 11), 14.0, 315, labeling="PASL", snr=600.0)
+    fit = asl.fit(p.scan(), preset="infant")
+    assert fit.settings["t1b"] == pytest.approx(p.acquisition.t1_blood.number, abs=0.25)
+    assert all(np.isfinite(m.value).all() and np.isfinite(m.std).all() for m in fit.maps.values())
+
+
 def test_every_voxel_is_in_one_core():
     place = np.argwhere(np.random.default_rng(0).random((30, 20, 8)) < 0.6).astype(float)
     made = tiling.tiles(place)
