@@ -23,6 +23,7 @@ from .model import POOL, PURE, BrainModel
 from .noise import noise_excess
 from .tissue import T1, Tissue, classify, from_maps
 
+WIDE = 2.0  # times the tissue's typical interval, at least, of one that says nothing
 DISAGREES = 2.0  # pooled start and fit this many sd apart are flagged
 
 
@@ -128,7 +129,7 @@ def as_solution(model: BrainModel, smooth: SmoothFit) -> Solution:
 
 
 def _status(model: BrainModel, solution: Solution, silent: np.ndarray) -> np.ndarray:
-    """Prior-dominated: no data around, or the interval of arrival time is as wide as arrival differs within the tissue."""
+    """Prior-dominated: no data around, or the interval of arrival time is as wide as arrival differs in the tissue, and twice as usual."""
     status = solution.status.numpy().copy()
     silent &= status != VoxelStatus.NOT_FINITE
     status[silent] = VoxelStatus.PRIOR_DOMINATED
@@ -137,6 +138,7 @@ def _status(model: BrainModel, solution: Solution, silent: np.ndarray) -> np.nda
     for k in range(3):
         inside = kind == k
         if inside.any():
-            spread = np.sqrt(np.var(solution.values["att"].numpy()[inside]) + np.median(sd[inside]) ** 2)
+            differs = np.var(solution.values["att"].numpy()[inside])
+            spread = np.sqrt(differs + (WIDE * np.median(sd[inside])) ** 2)
             status[inside & (sd > spread) & (status != VoxelStatus.NOT_FINITE)] = VoxelStatus.PRIOR_DOMINATED
     return status
