@@ -14,6 +14,7 @@ import torch
 from pinn_engine import asl
 from pinn_engine.asl.acquisition import Sourced
 from pinn_engine.asl.curves import curves
+from pinn_engine.asl.maps import VoxelStatus
 from pinn_engine.asl.phantom import infant
 from pinn_engine.asl.plan import Plan, Settings
 from pinn_engine.asl.subject import fit as subject_fit
@@ -152,6 +153,19 @@ def test_a_large_mask_goes_through_the_joint_fit_of_the_brain(monkeypatch):
     assert large.maps["t1b"].std[p.mask][0] == pytest.approx(large.settings["t1b_std"], rel=0.01)
     assert errors(large, p)[0] < 2 * errors(small_joint(), p)[0]
     assert large.scan.notes[0].startswith("T1 of this subject")
+
+
+@pytest.mark.parametrize("large", [30, 10**6])
+def test_a_damaged_voxel_does_not_reach_its_neighbours(monkeypatch, large):
+    monkeypatch.setattr(fit_module, "LARGE", large)
+    scan = small().scan()
+    bad = tuple(int(i[len(i) // 2]) for i in np.nonzero(scan.mask))
+    difference = scan.difference.copy()
+    difference[bad] = 1e20
+    clean, fit = (asl.fit(one, preset="infant") for one in (scan, replace(scan, difference=difference)))
+    away = np.abs(fit.maps["cbf"].value - clean.maps["cbf"].value)[scan.mask] / clean.maps["cbf"].std[scan.mask]
+    assert np.median(away) < 0.5
+    assert fit.status[bad] == VoxelStatus.PRIOR_DOMINATED
 
 
 def test_a_region_with_next_to_no_noise():
