@@ -72,11 +72,12 @@ def fit_spatial(plan: Plan, scan: Scan, tissue: Tissue, level: float, progress: 
     smooth = fit_smooth(model.linearise, graph, model.unit / model.flow, start, settings, coarse, progress, model.recentre)
     search = FocusSearch(model, scan.grid.spacing, smooth, settings)
     smooth, foci = search.search(smooth)
-    smooth = replace(smooth, variance=with_foci(smooth, foci.variance, search.lack_of_fit(smooth)))
+    silent = search.silent(smooth)
+    smooth = replace(smooth, variance=with_foci(smooth, foci.variance, search.lack_of_fit(smooth, silent)))
     solution = as_solution(model, smooth)
     away = pooled_att.numpy() - solution.values["att"].numpy()
     disagreement = away / np.maximum(np.hypot(solution.std("att").numpy(), model.step), 1e-6)
-    status, predicted = _status(model, solution, search.silent(smooth)), model.predicted(smooth.x + smooth.offset)
+    status, predicted = _status(model, solution, silent), model.predicted(smooth.x + smooth.offset)
     if progress:
         progress(1.0)
     return SpatialFit(solution, tissue, smooth, foci, disagreement, status, model.flow.numpy(), excess, predicted)
@@ -130,9 +131,7 @@ def as_solution(model: BrainModel, smooth: SmoothFit) -> Solution:
 
 def _status(model: BrainModel, solution: Solution, silent: np.ndarray) -> np.ndarray:
     """Prior-dominated: no data around, or the interval of arrival time is as wide as arrival differs in the tissue, and twice as usual."""
-    status = solution.status.numpy().copy()
-    silent &= status != VoxelStatus.NOT_FINITE
-    status[silent] = VoxelStatus.PRIOR_DOMINATED
+    dominated = silent.copy()
     sd = solution.std("att").numpy()
     kind = model.tissue.share.argmax(axis=1)
     for k in range(3):
@@ -140,5 +139,7 @@ def _status(model: BrainModel, solution: Solution, silent: np.ndarray) -> np.nda
         if inside.any():
             differs = np.var(solution.values["att"].numpy()[inside])
             spread = np.sqrt(differs + (WIDE * np.median(sd[inside])) ** 2)
-            status[inside & (sd > spread) & (status != VoxelStatus.NOT_FINITE)] = VoxelStatus.PRIOR_DOMINATED
+            dominated |= inside & (sd > spread)
+    status = solution.status.numpy().copy()
+    status[dominated & (status != VoxelStatus.NOT_FINITE)] = VoxelStatus.PRIOR_DOMINATED
     return status

@@ -97,20 +97,20 @@ class FocusSearch:
         together = np.sum([w for row in weights for w in row], axis=0)
         return weights, 1 + self.balls.spread(together[:, None], len(RADII))[:, 0].clip(min=0)
 
-    def lack_of_fit(self, smooth: SmoothFit) -> np.ndarray:
+    def lack_of_fit(self, smooth: SmoothFit, silent: np.ndarray) -> np.ndarray:
         """(2T, V) variance of what the fit misses at the scale of large balls, by field: the data's own check of the intervals.
 
         In a ball whose field is off by a w, the pooled score u = sum(w score) has variance V + Var(a) V^2, V = sum(w^2 information) less
         what the fit has absorbed; w: the tissue's share of a voxel's signal, to the power PURE. A moment estimate a field over balls around
         voxels that are mostly its tissue, or over those within LOCAL where it is larger. Where steps or foci break the smooth prior this
-        widens the intervals.
+        widens the intervals; where the data are `silent` (V,) they cannot check, and it is as elsewhere on the average.
         """
         model = self.model
         gradient, information, _ = model.linearise(smooth.x + smooth.offset)
         own = information.diagonal().T
         pulled = own.unsqueeze(2) * smooth.samples
         signal = ((model.unit / model.flow) ** PURE).numpy()  # little grey matter in a voxel of white is most of its signal
-        extra, silent = np.zeros(own.shape, np.float32), self.silent(smooth)  # where no data can check: as elsewhere on the average
+        extra = np.zeros(own.shape, np.float32)
         for k in range(len(own)):
             inside, w = model.tissue.share[:, k % model.count] > 0.5, signal[k % model.count, :, None]
             if (inside & ~silent).sum() < LEAST_KIND:
@@ -127,9 +127,8 @@ class FocusSearch:
 
     def silent(self, smooth: SmoothFit) -> np.ndarray:
         """(V,) True where the data of all voxels within the largest ball say next to nothing: what stands there is the prior's."""
-        _, information, _ = self.model.linearise(smooth.x + smooth.offset)
-        own = self.model.together(self.model.together(information).transpose(0, 1))[0, 0].numpy()
-        around = self.balls.total(self.balls.forward(own[:, None]), RADII.index(max(RADII)))[:, 0]
+        _, information = self.model.linearise_together(smooth.x + smooth.offset)
+        around = self.balls.total(self.balls.forward(information[0, 0].numpy()[:, None]), RADII.index(max(RADII)))[:, 0]
         return np.asarray(around < SILENT * np.median(around))
 
     def _absorbed(self, smooth: SmoothFit) -> list[list[np.ndarray]]:
@@ -182,8 +181,7 @@ class FocusSearch:
 
     def _evidence(self, smooth: SmoothFit, offset: np.ndarray) -> list[list[_Evidence]]:
         """Per support and radius; what the blobs explain already is given back before they are scored again."""
-        gradient, information, _ = self.model.linearise(smooth.x + self.model.alike(offset))
-        gradient, information = self.model.together(gradient), self.model.together(self.model.together(information).transpose(0, 1))
+        gradient, information = self.model.linearise_together(smooth.x + self.model.alike(offset))
         own = torch.einsum("fgv,gv->fv", information, torch.as_tensor(offset))
         sums = torch.stack([-gradient[0], -gradient[1], own[0], own[1], information[0, 0], information[0, 1], information[1, 1]], dim=1)
         out = []

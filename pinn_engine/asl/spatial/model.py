@@ -178,6 +178,11 @@ class BrainModel:
         """(2, …) of what moves the fields of all tissues alike, by sums over (2T, …)."""
         return values.unflatten(0, (2, self.count)).sum(dim=1)
 
+    def linearise_together(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Gradient (2, V) and information (2, 2, V) on what moves the fields of all tissues alike."""
+        gradient, information, _ = self.linearise(x)
+        return self.together(gradient), self.together(self.together(information).transpose(0, 1))
+
     def alike(self, both: np.ndarray) -> Tensor:
         """(2T, V) fields of all tissues from one change of relative flow and arrival (2, V)."""
         return torch.as_tensor(both).repeat_interleave(self.count, dim=0)
