@@ -21,6 +21,7 @@ from .coarse import CoarseSpace, TwoLevel
 from .roughness import EPSILON, Neighbours, Roughness
 
 STRENGTH_RANGE = (1e-2, 3e4)
+EVENED, EVENED_RATE = 6, 8.0  # steps of diffusion of the information at most, and times R's rate: see `Posterior._around`
 
 Linearised = tuple[Tensor, Tensor, Tensor]  # gradient (F, V), information (F, F, V), cost (V,) of the data at the fields
 Linearise = Callable[[Tensor], Linearised]  # from fields (F, V)
@@ -65,11 +66,17 @@ class Posterior:
         self.iterations = 0  # of the latest solve
         self.cycles: list[TwoLevel] = []
         if rough.coarse is not None:
-            shift = rough.families((information.diagonal().T.clamp_min(0) / strength.unsqueeze(1)).sqrt().unsqueeze(2))
+            shift = rough.families((self._around() / strength.unsqueeze(1)).sqrt().unsqueeze(2))
             parts = zip(rough.matrices, rough.on_coarse, shift.squeeze(3), strict=True)
             self.cycles = [TwoLevel(matrix, small, one, rough.coarse) for matrix, small, one in parts]
         block = information + torch.diag_embed(rough.diagonal(strength).T).permute(1, 2, 0)
         self.block_inverse = _inverse(block)
+
+    def _around(self) -> Tensor:
+        """(F, V) information of each field, averaged as far as the fields go together: a smooth mode feels the average."""
+        own = self.information.diagonal().clamp_min(0)
+        rate = float((own.mean(dim=0) / self.strength).max().sqrt())  # of R at which the data and the prior weigh the same
+        return self.rough.smooth(own, round(min(EVENED, EVENED_RATE / max(rate, 1e-6)))).T
 
     def apply(self, x: Tensor) -> Tensor:
         return _blocks(self.information, x) + self.prior(x)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from pinn_engine.core import smooth_fit
 from pinn_engine.core.coarse import CoarseSpace, hats
 from pinn_engine.core.roughness import Roughness, grid_neighbours
 from pinn_engine.core.smooth_fit import Posterior, SmoothSettings, edge_weights, fit_smooth
@@ -75,6 +76,27 @@ def test_preconditioner_is_symmetric_and_needs_few_iterations(tissues):
     assert float(torch.linalg.eigvalsh(0.5 * (m + m.T)).min()) > 0
     post.solve(torch.randn(2 * tissues, graph.count, 1, generator=torch.Generator().manual_seed(2)))
     assert post.iterations < 40
+
+
+def test_fields_seen_in_folds_need_few_iterations_by_averaged_information(monkeypatch):
+    """As a tissue's field is: by each node's own information half as many again; where the data outweigh the prior nothing is averaged."""
+    mask = torch.ones((14, 14, 10), dtype=torch.bool)
+    graph = grid_neighbours(mask, torch.ones(3))
+    coarse = CoarseSpace(hats(torch.nonzero(mask)))
+    first = (torch.nonzero(mask).sum(dim=1) % 6 < 3).float()
+    information = torch.diag_embed(torch.stack([first, 1 - first]).T).permute(1, 2, 0)
+    rhs = torch.randn(2, graph.count, 1, generator=torch.Generator().manual_seed(3))
+    iterations = {}
+    for steps in (0, 6):
+        monkeypatch.setattr(smooth_fit, "EVENED", steps)
+        for strength in (1e-3, 5.0):
+            post = Posterior(
+                information, torch.full((2,), strength), Roughness(graph, graph.factor.unsqueeze(0), 1e-3, coarse), SmoothSettings()
+            )
+            post.solve(rhs)
+            iterations[steps, strength] = post.iterations
+    assert iterations[6, 5.0] < 0.7 * iterations[0, 5.0]
+    assert iterations[6, 1e-3] == iterations[0, 1e-3]
 
 
 @pytest.mark.parametrize("tissues", [1, 2])
