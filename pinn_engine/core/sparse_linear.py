@@ -46,12 +46,24 @@ class Normal:
     def matrix(self) -> Any:
         return (self.jacobian.T @ self.jacobian).tocsr()
 
-    @cached_property
-    def _factor(self) -> Any:
+    def diagonal(self) -> np.ndarray:
+        return self.matrix.diagonal()
+
+    def shifted(self, extra: np.ndarray) -> Any:
+        """J^T J + diag(extra), to multiply with."""
         from scipy.sparse import diags
 
-        diagonal = self.matrix.diagonal()
-        return factorise(self.matrix + diags(1e-10 * diagonal + 1e-12 * diagonal.max()))
+        return self.matrix + diags(extra)
+
+    @staticmethod
+    def factorise(matrix: Any) -> Any:
+        """What solves with a matrix that `shifted` gave."""
+        return factorise(matrix)
+
+    @cached_property
+    def _factor(self) -> Any:
+        diagonal = self.diagonal()
+        return self.factorise(self.shifted(1e-10 * diagonal + 1e-12 * diagonal.max()))
 
     def solve(self, rhs: np.ndarray) -> np.ndarray:
         """(J^T J)^-1 rhs, rhs (P,) or (P, K)."""
@@ -70,16 +82,14 @@ class SparseSolver:
         return torch.from_numpy(self._solve(normal, rhs.cpu().numpy(), mu))
 
     def _solve(self, normal: Normal, rhs: np.ndarray, mu: float) -> np.ndarray:
-        from scipy.sparse import diags
-
-        diagonal = normal.matrix.diagonal()
-        matrix = normal.matrix + diags(mu * diagonal + 1e-12 * diagonal.max())
+        diagonal = normal.diagonal()
+        matrix = normal.shifted(mu * diagonal + 1e-12 * diagonal.max())
         if self._factor is not None and self._factor.shape == matrix.shape and self._failures < 3:
             x = preconditioned(lambda v: matrix @ v, rhs, self._factor.solve, self.tolerance, self.patience)
             if x is not None:
                 return x
             self._failures += 1  # the matrix moves too fast here: do not try for ever
-        self._factor = factorise(matrix)
+        self._factor = normal.factorise(matrix)
         return self._factor.solve(rhs)
 
 
