@@ -17,7 +17,7 @@ from .beat import Beat
 from .eikonal import EikonalDiffusion
 from .mapfit import MapProblem, Samples, Tuning, contaminated
 from .model import AlievPanfilov
-from .path import PIECES, WARM, Choice, choose, noise_sd, rounded
+from .path import PIECES, WARM, Choice, choose, noise_sd, over_background, rounded
 from .starts import spline, typical_D
 
 Progress = Callable[[float], None]
@@ -104,14 +104,13 @@ def fit_lat(
     if sd is None:
         level = max(noise_sd(settled, problem, data), SMALLEST_SD)
         data = data.with_sd(level)
-    problem = build(data, choice.strength, contaminated(level, float(np.ptp(data.value.numpy()))))
+    problem = build(data, choice.last, contaminated(level, float(np.ptp(data.value.numpy()))))
     problem.rounding = problem.tuning.rounding[1]
     theta = settled.theta
-    if choice.spares or choice.background is not None:
-        problem.spare(theta)
     if choice.background is not None:
-        problem.background = choice.background
-        theta = torch.cat([theta, theta.new_zeros(len(choice.background.sd))])
+        theta = over_background(problem, choice.background, theta, linear).theta
+    if choice.background is not None or choice.spares:
+        problem.spare(theta)
     solution = SparseGaussNewton(steps=12, relative=1e-3, damping=WARM).solve(problem, theta, linear)
     if choice.background is not None:
         solution = rounded(problem, solution)

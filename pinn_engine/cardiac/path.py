@@ -22,8 +22,9 @@ SLACK = 0.02  # how much worse than the best a stronger prior may predict and st
 USUAL = 0.8  # width of intervals that cover as they say over Laplace's: between 0.45 (one sharp scar) and 1.1 (uneven everywhere)
 WARM = 1e-5  # damping of a fit that starts near its end: with more, a scar moves up or down as a whole in dozens of small steps
 PIECES = 0.3  # 1/l0: where no weaker prior predicts as well, a map is of pieces; uneven ones lose cover by sparing their steep places
+GUARD = 0.15  # how much worse than the best a background may predict: the evidence, from all that is fitted, tells more
 UNDER = 0.4  # 1/l0: strength over a smooth background, which takes the waves that else ask for a weaker one
-DRAWN = 0.015  # rounding of |grad u| l0 with which intervals over a background are drawn
+DRAWN = 0.03  # rounding of |grad u| l0 with which intervals over a background are drawn
 CAP = 9.0  # of a squared standardised error: one outlier must not choose the prior
 
 Build = Callable[[Samples, float], MapProblem]  # data, strength -> problem
@@ -41,6 +42,11 @@ class Choice:
     spares: bool = False  # and whether it was taken
     under: float | None = None  # score with a smooth background under the pieces, where the evidence asked for one
     background: Background | None = None  # and that, where it was taken
+
+    @property
+    def last(self) -> float:
+        """Strength of the last fit."""
+        return self.strength if self.background is None else UNDER
 
 
 def choose(
@@ -60,7 +66,7 @@ def choose(
     """Fit three quarters of the data along a path from strong to weak, each from the last, and score the rest.
 
     Where no strength below `pieces` predicts as well, steep places are spared if that predicts at most `slack` worse. Elsewhere a smooth
-    background of these `modes` is laid under the pieces, if the evidence asks for one and it predicts at most `slack` worse.
+    background of these `modes` is laid under the pieces, if the evidence asks for one and it does not predict much worse.
     """
     kept, held = parted(data, seed)
     scores: dict[float, float] = {}
@@ -87,14 +93,11 @@ def choose(
         choice = _spared(choice, build(kept, at), held, best, linear, steps, (1.0 + slack) * scores[at])
     if modes is None or choice.spares:
         return choice
-    at = min(states, key=lambda strength: abs(np.log(strength / UNDER)))
-    allowed = (1.0 + slack) * min(scores.values())
-    return _with_background(choice, build(kept, UNDER), held, states[at], linear, modes, allowed)
+    near = min(states, key=lambda tried: abs(np.log(tried / choice.strength)))  # borders as they will be found at that strength
+    return _with_background(choice, build(kept, UNDER), held, states[near], linear, modes, (1.0 + GUARD) * min(scores.values()))
 
 
-def _spared(
-    choice: Choice, problem: MapProblem, held: Samples, theta: Tensor, linear: SparseSolver, steps: int, allowed: float
-) -> Choice:
+def _spared(choice: Choice, problem: MapProblem, held: Samples, theta: Tensor, linear: SparseSolver, steps: int, allowed: float) -> Choice:
     problem.rounding = problem.tuning.rounding[1]
     problem.spare(theta)
     solution = SparseGaussNewton(steps, relative=2e-3, damping=WARM).solve(problem, theta, linear)
@@ -107,22 +110,29 @@ def _spared(
 def _with_background(
     choice: Choice, problem: MapProblem, held: Samples, theta: Tensor, linear: SparseSolver, modes: Modes, allowed: float
 ) -> Choice:
-    problem.rounding = problem.tuning.rounding[1]
-    problem.spare(theta)
-    problem.background = modes.background()
-    newton, n = SparseGaussNewton(6, relative=2e-3, damping=WARM), 2 * problem.nodes
-    solution = newton.solve(problem, torch.cat([theta, theta.new_zeros(len(modes.rate))]), linear)
+    solution = over_background(problem, modes.background(), theta, linear)
     assert isinstance(solution.normal, BorderedNormal)
-    reach = modes.asked_reach(solution.normal, problem.background, solution.theta[n:].numpy())
+    assert problem.background is not None
+    reach = modes.asked_reach(solution.normal, problem.background, solution.theta[2 * problem.nodes :].numpy())
     if reach is None:
         return choice
     problem.background = modes.background(reach)
-    solution = newton.solve(problem, solution.theta, linear)
+    problem.spare(solution.theta)
+    solution = SparseGaussNewton(6, relative=2e-3, damping=WARM).solve(problem, solution.theta, linear)
     score = prediction_error(problem, held, solution.theta)
     if score > allowed:
         return replace(choice, under=score)
     width = widening(problem, rounded(problem, solution), held)
-    return replace(choice, strength=UNDER, theta=theta, widening=width, under=score, background=problem.background)
+    return replace(choice, widening=width, under=score, background=problem.background)
+
+
+def over_background(problem: MapProblem, background: Background, theta: Tensor, linear: SparseSolver) -> SparseSolution:
+    """A fit of few steps with this background laid under the pieces of `theta` = T, u, their borders spared."""
+    problem.rounding = problem.tuning.rounding[1]
+    problem.spare(theta)
+    problem.background = background
+    start = torch.cat([theta, torch.zeros_like(background.sd)])
+    return SparseGaussNewton(6, relative=2e-3, damping=WARM).solve(problem, start, linear)
 
 
 def rounded(problem: MapProblem, solution: SparseSolution) -> SparseSolution:
