@@ -14,8 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..core.bordered import BorderedNormal
-from ..core.sparse_linear import factorise
+from ..core.sparse_linear import BorderedNormal, factorise
 from .eikonal import EikonalDiffusion
 
 COUNT = 60  # modes: on 8,000 l0^2 of surface they carry waves of 30 l0 and more

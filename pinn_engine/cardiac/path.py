@@ -9,9 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..core.bordered import BorderedNormal
 from ..core.sparse import SparseGaussNewton, SparseSolution, assemble
-from ..core.sparse_linear import SparseSolver
+from ..core.sparse_linear import BorderedNormal, SparseSolver
 from .background import Background, Modes
 from .mapfit import MapProblem, Samples
 

@@ -11,9 +11,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from .bordered import BorderedNormal
 from .solution import Status
-from .sparse_linear import Normal, SparseSolver
+from .sparse_linear import BorderedNormal, Normal, SparseSolver
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from pinn_engine.core.bordered import BorderedNormal
 from pinn_engine.core.sparse import Rows, SparseGaussNewton, SparseProblem, assemble
+from pinn_engine.core.sparse_linear import BorderedNormal
 
 MANY, FEW = 30, 4
 
