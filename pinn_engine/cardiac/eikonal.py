@@ -38,6 +38,17 @@ class EikonalDiffusion:
             return vectors
         return torch.einsum("mij,m...j->m...i", self.shape, vectors)
 
+    def laplacian_rows(self, D0: float) -> tuple[Tensor, Tensor, Tensor]:
+        """Row, column and value of M^-1/2 K, D0 in it: (M^-1/2 K T)^2 sums to the integral of (div(D0 G grad T))^2."""
+        e = self.element
+        n, corners = e.nodes, e.cells.shape[1]
+        K = torch.einsum("m,mci,mdi->mcd", e.size * D0, e.gradients, self.along(e.gradients))
+        i = e.cells[:, :, None].expand(-1, -1, corners).reshape(-1)
+        j = e.cells[:, None, :].expand(-1, corners, -1).reshape(-1)
+        matrix = torch.sparse_coo_tensor(torch.stack([i, j]), K.reshape(-1), (n, n), check_invariants=False).coalesce()
+        row, column = matrix.indices()
+        return row, column, matrix.values() / e.mass[row].sqrt()
+
     def parts(self, T: Tensor, u: Tensor, c0: Tensor | float) -> dict[str, Tensor]:
         """What residual and Jacobian share, by cell."""
         e = self.element

@@ -348,11 +348,17 @@ def numbers_result(
 
 
 def common_settings(solved: MapSolution, model: AlievPanfilov, ratio: float | None, width: float, seed: int) -> dict[str, Any]:
+    laid = solved.choice.background
     return {
         "model": asdict(model),
-        "prior_strength": solved.choice.strength,
+        "prior_strength": solved.choice.last,
         "prior_scores": {f"{k:g}": v for k, v in solved.choice.scores.items()},
         "steep_places_spared": {"taken": solved.choice.spares, "score": solved.choice.spared},
+        "smooth_background": {
+            "taken": laid is not None,
+            "score": solved.choice.under,
+            "reach_mm": None if laid is None else laid.reach * solved.problem.length,
+        },
         "interval_width": width,
         "D_across_over_along": ratio,
         "solver": {"status": solved.solution.status.sentence, "steps": solved.solution.steps},

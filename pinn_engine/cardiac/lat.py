@@ -12,11 +12,12 @@ from torch import Tensor
 
 from ..core.sparse import Huber, Loss, SparseGaussNewton, SparseSolution
 from ..core.sparse_linear import SparseSolver
+from .background import modes
 from .beat import Beat
 from .eikonal import EikonalDiffusion
 from .mapfit import MapProblem, Samples, Tuning, contaminated
 from .model import AlievPanfilov
-from .path import PIECES, WARM, Choice, choose, noise_sd
+from .path import PIECES, WARM, Choice, choose, noise_sd, over_background, rounded
 from .starts import spline, typical_D
 
 Progress = Callable[[float], None]
@@ -83,7 +84,14 @@ def fit_lat(
     choice = Choice(strength or 0.0)
     if strength is None:
         choice = choose(
-            lambda s, k: build(s, k), data, theta, linear, seed=seed, pieces=PIECES, progress=lambda done: tell(0.25 + 0.4 * done)
+            lambda s, k: build(s, k),
+            data,
+            theta,
+            linear,
+            seed=seed,
+            pieces=PIECES,
+            modes=modes(equation, (D0 / model.k) ** 0.5),
+            progress=lambda done: tell(0.25 + 0.4 * done),
         )
         assert choice.theta is not None
         theta = choice.theta
@@ -96,11 +104,16 @@ def fit_lat(
     if sd is None:
         level = max(noise_sd(settled, problem, data), SMALLEST_SD)
         data = data.with_sd(level)
-    problem = build(data, choice.strength, contaminated(level, float(np.ptp(data.value.numpy()))))
+    problem = build(data, choice.last, contaminated(level, float(np.ptp(data.value.numpy()))))
     problem.rounding = problem.tuning.rounding[1]
-    if choice.spares:
-        problem.spare(settled.theta)
-    solution = SparseGaussNewton(steps=12, relative=1e-3, damping=WARM).solve(problem, settled.theta, linear)
+    theta = settled.theta
+    if choice.background is not None:
+        theta = over_background(problem, choice.background, theta, linear).theta
+    if choice.background is not None or choice.spares:
+        problem.spare(theta)
+    solution = SparseGaussNewton(steps=12, relative=1e-3, damping=WARM).solve(problem, theta, linear)
+    if choice.background is not None:
+        solution = rounded(problem, solution)
     tell(0.9)
     return with_draws(problem, solution, choice, level, draws, seed)
 

@@ -3,7 +3,8 @@
     data      LAT: (I T - y) / sd, or V: (Phi(t - I T) - v) / sd, robust against outliers
     equation  eikonal-diffusion residual / 0.05, robust: one count a patch of `length`^2 (colliding fronts do not fit it)
     edges     strength * integral of |grad u| (total variation): the background even, the border of a scar sharp; where a map is of
-              pieces (`spare`), steep places of a first fit count less and flat ones more: their contrast is not shrunk then
+              pieces (`spare`), steep places of a first fit count less and flat ones more: their contrast is not shrunk then;
+              with a smooth `background` in u it counts what u has beside that, and the background has its own normal prior
     smooth    a whisper of biharmonic energy on T (where the equation is off), a broad normal prior on u round its mean
 Everything scales with l0 = sqrt(D0 / k), so that the same settings serve D = 0.02 and D = 20 mm^2/TU.
 """
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor
 
 from ..core.sparse import Contaminated, Gaussian, Huber, Loss, Rows, SparseProblem, weighted_rows
+from .background import Background
 from .beat import Beat, beats
 from .eikonal import EikonalDiffusion, front_constant
 from .model import AlievPanfilov
@@ -78,7 +80,8 @@ def at_nodes(nodes: np.ndarray, value: np.ndarray, sd: float, time: np.ndarray |
 
 
 class MapProblem(SparseProblem):
-    """theta = T (N,), u (N,) and, with `free` (a and b unknown), the coordinates of a and b: log a, b."""
+    """theta = T (N,), u (N,) and, with `free` (a and b unknown), the coordinates of a and b: log a, b; or, with a `background`, its K
+    coefficients."""
 
     def __init__(
         self,
@@ -108,7 +111,8 @@ class MapProblem(SparseProblem):
         dimension = e.cells.shape[1] - 1
         self.patch = (self.tuning.patch * self.length) ** dimension
         self.even = even  # one D for the whole tissue
-        self._laplacian = _bilaplacian_rows(equation, D0)
+        self.background: Background | None = None  # coefficients of a smooth part of u follow in theta then
+        self._laplacian = equation.laplacian_rows(D0)
 
     @property
     def nodes(self) -> int:
@@ -116,6 +120,11 @@ class MapProblem(SparseProblem):
 
     def split(self, theta: Tensor) -> tuple[Tensor, Tensor]:
         return theta[: self.nodes], theta[self.nodes : 2 * self.nodes]
+
+    def pieces(self, theta: Tensor) -> Tensor:
+        """(N,) u without the smooth background."""
+        u = self.split(theta)[1]
+        return u if self.background is None else u - self.background.basis @ theta[2 * self.nodes :]
 
     def parameters(self, theta: Tensor) -> AlievPanfilov:
         """The model with the a and b of theta."""
@@ -129,7 +138,7 @@ class MapProblem(SparseProblem):
         Total variation charges a border for its height and so shrinks it; a second fit with such weights hardly does. The sum is about
         that of a log of |grad u|: Candes, Wakin & Boyd 2008, doi:10.1007/s00041-008-9045-x, one round.
         """
-        slope = self.equation.element.gradient(self.split(theta)[1]).norm(dim=1) * self.length
+        slope = self.equation.element.gradient(self.pieces(theta)).norm(dim=1) * self.length
         self.share = 2.0 / (1.0 + slope / STEEP)
 
     def advance(self, theta: Tensor) -> bool:
@@ -160,12 +169,16 @@ class MapProblem(SparseProblem):
         scale = (self.active.to(T) * e.mass / self.patch).sqrt()  # type: ignore[union-attr]
         terms = {"data": self._data(theta, T)}
         terms["equation"] = self.equation.rows(T, u, c0, scale, Huber(t.knee), t.equation_sd, slope)
-        terms["edges"] = self._edges(u)
+        terms["edges"] = self._edges(self.pieces(theta))
         terms["smooth"] = self._smooth(T)
         mean = float(np.log(self.D0))
         root = (e.mass / self.patch).sqrt() * (0.44 / t.prior_sd)
         index = torch.arange(self.nodes)
         terms["prior"] = Rows(root * (u - mean), index, index + self.nodes, root)
+        if self.background is not None:
+            empty = torch.zeros(0, dtype=torch.long)
+            sd = self.background.sd
+            terms["background"] = Rows(theta[2 * self.nodes :] / sd, empty, empty, sd.new_zeros(0), dense=torch.diag(1.0 / sd))
         if self.free:  # broad: a within a factor, b within its usual range
             away = torch.stack([(theta[-2] - np.log(0.02)) / 1.5, (theta[-1] - 0.15) / 0.3])
             two = torch.arange(2)
@@ -191,9 +204,9 @@ class MapProblem(SparseProblem):
             value = torch.cat([value, da * theta[-2].exp() / d.sd, db / d.sd])
         return weighted_rows((phi - d.value) / d.sd, row, column, value, self.loss)
 
-    def _edges(self, u: Tensor) -> Rows:
+    def _edges(self, pieces: Tensor) -> Rows:
         e = self.equation.element
-        gradient = e.gradient(u) * self.length  # without unit
+        gradient = e.gradient(pieces) * self.length  # without unit
         size = (gradient**2).sum(dim=1)
         round_ = self.rounding
         weight = (EVEN if self.even else self.strength) * e.size / self.length ** (e.cells.shape[1] - 1)
@@ -205,7 +218,11 @@ class MapProblem(SparseProblem):
         column = e.cells[:, :, None].expand(-1, -1, 3).reshape(-1) + self.nodes
         value = (root[:, None, None] * e.gradients * self.length).reshape(-1)
         exact = (weight * ((size + round_**2).sqrt() - round_)).sum()
-        return Rows((root[:, None] * gradient).reshape(-1), row, column, value, exact)
+        dense = None
+        if self.background is not None:
+            slopes = torch.einsum("mci,mck->mik", e.gradients, self.background.basis[e.cells]) * self.length
+            dense = -(root[:, None, None] * slopes).reshape(3 * m, -1)
+        return Rows((root[:, None] * gradient).reshape(-1), row, column, value, exact, dense)
 
     def _smooth(self, T: Tensor) -> Rows:
         row, column, value = self._laplacian
@@ -220,18 +237,6 @@ class MapProblem(SparseProblem):
             step[-2] = step[-2].clamp(-0.7, 0.7)
             step[-1] = step[-1].clamp(-0.05, 0.05)
         return step
-
-
-def _bilaplacian_rows(equation: EikonalDiffusion, D0: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Coordinates of M^-1/2 K, D0 in it: its square sums to the integral of (D0 lap T)^2."""
-    e = equation.element
-    n, corners = e.nodes, e.cells.shape[1]
-    K = torch.einsum("m,mci,mdi->mcd", e.size * D0, e.gradients, equation.along(e.gradients))
-    i = e.cells[:, :, None].expand(-1, -1, corners).reshape(-1)
-    j = e.cells[:, None, :].expand(-1, corners, -1).reshape(-1)
-    matrix = torch.sparse_coo_tensor(torch.stack([i, j]), K.reshape(-1), (n, n), check_invariants=False).coalesce()
-    row, column = matrix.indices()
-    return row, column, matrix.values() / e.mass[row].sqrt()
 
 
 def contaminated(sd: float, spread: float, share: float = 0.02) -> Contaminated:

@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..core.sparse import SparseGaussNewton, SparseSolution
-from ..core.sparse_linear import SparseSolver
+from ..core.sparse import SparseGaussNewton, SparseSolution, assemble
+from ..core.sparse_linear import BorderedNormal, SparseSolver
+from .background import Background, Modes
 from .mapfit import MapProblem, Samples
 
 STRENGTHS = (1.1, 0.4, 0.13, 0.04)  # in 1/l0, see mapfit
@@ -20,6 +21,9 @@ SLACK = 0.02  # how much worse than the best a stronger prior may predict and st
 USUAL = 0.8  # width of intervals that cover as they say over Laplace's: between 0.45 (one sharp scar) and 1.1 (uneven everywhere)
 WARM = 1e-5  # damping of a fit that starts near its end: with more, a scar moves up or down as a whole in dozens of small steps
 PIECES = 0.3  # 1/l0: where no weaker prior predicts as well, a map is of pieces; uneven ones lose cover by sparing their steep places
+GUARD = 0.15  # how much worse than the best a background may predict: the evidence, from all that is fitted, tells more
+UNDER = 0.4  # 1/l0: strength over a smooth background, which takes the waves that else ask for a weaker one
+DRAWN = 0.03  # rounding of |grad u| l0 with which intervals over a background are drawn
 CAP = 9.0  # of a squared standardised error: one outlier must not choose the prior
 
 Build = Callable[[Samples, float], MapProblem]  # data, strength -> problem
@@ -35,6 +39,13 @@ class Choice:
     widening: float = 1.0  # calibration of the Laplace intervals by the held-out data, see `widening`
     spared: float | None = None  # score with steep places spared (`MapProblem.spare`), where that was tried
     spares: bool = False  # and whether it was taken
+    under: float | None = None  # score with a smooth background under the pieces, where the evidence asked for one
+    background: Background | None = None  # and that, where it was taken
+
+    @property
+    def last(self) -> float:
+        """Strength of the last fit."""
+        return self.strength if self.background is None else UNDER
 
 
 def choose(
@@ -48,17 +59,17 @@ def choose(
     steps: int = 5,
     slack: float = SLACK,
     pieces: float = np.inf,
+    modes: Modes | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> Choice:
     """Fit three quarters of the data along a path from strong to weak, each from the last, and score the rest.
 
-    Where no strength below `pieces` predicts as well, steep places are spared if that predicts at most `slack` worse.
+    Where no strength below `pieces` predicts as well, steep places are spared if that predicts at most `slack` worse. Elsewhere a smooth
+    background of these `modes` is laid under the pieces, if the evidence asks for one and it does not predict much worse.
     """
-    random = np.random.default_rng(seed)
-    test = np.zeros(len(data.value), bool)
-    test[random.permutation(len(test))[: max(2, round(HELD_OUT * len(test)))]] = True
-    kept, held = data.take(~test), data.take(test)
+    kept, held = parted(data, seed)
     scores: dict[float, float] = {}
+    states: dict[float, Tensor] = {}
     best: Tensor = theta
     width = 1.0
     for number, strength in enumerate(strengths):
@@ -67,7 +78,7 @@ def choose(
             problem.rounding = problem.tuning.rounding[1]
         newton = SparseGaussNewton(steps, relative=2e-3, damping=WARM) if number else SparseGaussNewton(steps + 7, relative=2e-3)
         solution = newton.solve(problem, theta, linear)
-        theta = solution.theta
+        theta = states[strength] = solution.theta
         scores[strength] = prediction_error(problem, held, theta)
         if scores[strength] <= min(scores.values()):
             best, width = theta, widening(problem, solution, held)
@@ -76,17 +87,64 @@ def choose(
         if scores[strength] > WORSE * min(scores.values()):
             break
     choice = Choice(strongest(scores, slack), scores, best, width)
-    if weakest(scores, slack) < pieces:
+    if weakest(scores, slack) >= pieces:
+        at = min(scores, key=lambda strength: scores[strength])
+        choice = _spared(choice, build(kept, at), held, best, linear, steps, (1.0 + slack) * scores[at])
+    if modes is None or choice.spares:
         return choice
-    at = min(scores, key=lambda strength: scores[strength])
-    problem = build(kept, at)
+    near = min(states, key=lambda tried: abs(np.log(tried / choice.strength)))  # borders as they will be found at that strength
+    return _with_background(choice, build(kept, UNDER), held, states[near], linear, modes, (1.0 + GUARD) * min(scores.values()))
+
+
+def _spared(choice: Choice, problem: MapProblem, held: Samples, theta: Tensor, linear: SparseSolver, steps: int, allowed: float) -> Choice:
     problem.rounding = problem.tuning.rounding[1]
-    problem.spare(best)
-    solution = SparseGaussNewton(steps, relative=2e-3, damping=WARM).solve(problem, best, linear)
+    problem.spare(theta)
+    solution = SparseGaussNewton(steps, relative=2e-3, damping=WARM).solve(problem, theta, linear)
     score = prediction_error(problem, held, solution.theta)
-    if score > (1.0 + slack) * scores[at]:
+    if score > allowed:
         return replace(choice, spared=score)
     return replace(choice, spared=score, spares=True, widening=widening(problem, solution, held))
+
+
+def _with_background(
+    choice: Choice, problem: MapProblem, held: Samples, theta: Tensor, linear: SparseSolver, modes: Modes, allowed: float
+) -> Choice:
+    solution = over_background(problem, modes.background(), theta, linear)
+    assert isinstance(solution.normal, BorderedNormal)
+    assert problem.background is not None
+    reach = modes.asked_reach(solution.normal, problem.background, solution.theta[2 * problem.nodes :].numpy())
+    if reach is None:
+        return choice
+    problem.background = modes.background(reach)
+    problem.spare(solution.theta)
+    solution = SparseGaussNewton(6, relative=2e-3, damping=WARM).solve(problem, solution.theta, linear)
+    score = prediction_error(problem, held, solution.theta)
+    if score > allowed:
+        return replace(choice, under=score)
+    width = widening(problem, rounded(problem, solution), held)
+    return replace(choice, widening=width, under=score, background=problem.background)
+
+
+def over_background(problem: MapProblem, background: Background, theta: Tensor, linear: SparseSolver) -> SparseSolution:
+    """A fit of few steps with this background laid under the pieces of `theta` = T, u, their borders spared."""
+    problem.rounding = problem.tuning.rounding[1]
+    problem.spare(theta)
+    problem.background = background
+    start = torch.cat([theta, torch.zeros_like(background.sd)])
+    return SparseGaussNewton(6, relative=2e-3, damping=WARM).solve(problem, start, linear)
+
+
+def rounded(problem: MapProblem, solution: SparseSolution) -> SparseSolution:
+    """With the information of a total variation that is rounded more: the sharp one takes the borders of pieces for known."""
+    problem.rounding = DRAWN
+    return replace(solution, normal=assemble(problem.terms(solution.theta), len(solution.theta)))
+
+
+def parted(data: Samples, seed: int) -> tuple[Samples, Samples]:
+    """What is fitted and what is held out."""
+    test = np.zeros(len(data.value), bool)
+    test[np.random.default_rng(seed).permutation(len(test))[: max(2, round(HELD_OUT * len(test)))]] = True
+    return data.take(~test), data.take(test)
 
 
 def strongest(scores: dict[float, float], slack: float) -> float:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .solution import Status
-from .sparse_linear import Normal, SparseSolver
+from .sparse_linear import BorderedNormal, Normal, SparseSolver
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Rows:
     """R residuals in units of their standard deviation, and d residual[row] / d theta[column] = value, K coordinates (duplicates add up).
 
     Robust and edge-preserving terms give the rows of their quadratic majoriser at theta (so that J^T r is their exact gradient) and their
-    exact `cost`; plain ones leave it away: 0.5 |r|^2.
+    exact `cost`; plain ones leave it away: 0.5 |r|^2. `dense` (R, C): slopes by the last C unknowns, where each row sees them all.
     """
 
     residual: Tensor
@@ -28,6 +28,7 @@ class Rows:
     column: Tensor
     value: Tensor
     exact: Tensor | None = None
+    dense: Tensor | None = None
 
     @property
     def cost(self) -> float:
@@ -179,4 +180,14 @@ def assemble(terms: dict[str, Rows], columns: int) -> Normal:
         row.append(block.row + shift)
         shift += len(block.residual)
     column, value = torch.cat([b.column for b in blocks]), torch.cat([b.value.detach() for b in blocks])
-    return Normal.of(torch.cat(row), column, value, torch.cat([b.residual.detach() for b in blocks]), columns)
+    residual = torch.cat([b.residual.detach() for b in blocks])
+    if all(b.dense is None for b in blocks):
+        return Normal.of(torch.cat(row), column, value, residual, columns)
+    first, dense, slope = 0, [], []
+    for block in blocks:
+        if block.dense is not None:
+            dense.append((first, block.dense.numpy()))
+            slope.append(block.dense.T @ block.residual.detach())
+        first += len(block.residual)
+    many = Normal.of(torch.cat(row), column, value, residual, columns - len(slope[0]))
+    return BorderedNormal(many.jacobian, torch.cat([many.gradient, torch.stack(slope).sum(dim=0)]), tuple(dense))

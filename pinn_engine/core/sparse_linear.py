@@ -46,16 +46,106 @@ class Normal:
     def matrix(self) -> Any:
         return (self.jacobian.T @ self.jacobian).tocsr()
 
-    @cached_property
-    def _factor(self) -> Any:
+    def diagonal(self) -> np.ndarray:
+        return self.matrix.diagonal()
+
+    def shifted(self, extra: np.ndarray) -> Any:
+        """J^T J + diag(extra), to multiply with."""
         from scipy.sparse import diags
 
-        diagonal = self.matrix.diagonal()
-        return factorise(self.matrix + diags(1e-10 * diagonal + 1e-12 * diagonal.max()))
+        return self.matrix + diags(extra)
+
+    @staticmethod
+    def factorise(matrix: Any) -> Any:
+        """What solves with a matrix that `shifted` gave."""
+        return factorise(matrix)
+
+    @cached_property
+    def _factor(self) -> Any:
+        diagonal = self.diagonal()
+        return self.factorise(self.shifted(1e-10 * diagonal + 1e-12 * diagonal.max()))
 
     def solve(self, rhs: np.ndarray) -> np.ndarray:
         """(J^T J)^-1 rhs, rhs (P,) or (P, K)."""
         return self._factor.solve(np.ascontiguousarray(rhs))
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """The symmetric matrix [[A, B], [B^T, C]]: A (N, N) sparse, B (N, K) and C (K, K) dense."""
+
+    A: Any
+    B: np.ndarray
+    C: np.ndarray
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return (sum(self.B.shape),) * 2
+
+    def __matmul__(self, x: np.ndarray) -> np.ndarray:
+        many, few = x[: len(self.B)], x[len(self.B) :]
+        return np.concatenate([self.A @ many + self.B @ few, self.B.T @ many + self.C @ few])
+
+
+class BlockFactor:
+    """Solves with `Blocks`; `schur` (K, K) is C - B^T A^-1 B, the information about the few unknowns with the many eliminated."""
+
+    def __init__(self, blocks: Blocks):
+        from scipy.linalg import cho_factor
+
+        self.blocks, self.shape = blocks, blocks.shape
+        self._factor = factorise(blocks.A)
+        self._solved = self._factor.solve(np.ascontiguousarray(blocks.B))
+        self.schur = blocks.C - blocks.B.T @ self._solved
+        self._small = cho_factor(self.schur)
+
+    def solve(self, rhs: np.ndarray) -> np.ndarray:
+        """x (N + K,) or (N + K, R)."""
+        from scipy.linalg import cho_solve
+
+        n = len(self._solved)
+        many = self._factor.solve(np.ascontiguousarray(rhs[:n]))
+        few = cho_solve(self._small, rhs[n:] - self.blocks.B.T @ many)
+        return np.concatenate([many - self._solved @ few, few])
+
+
+@dataclass(frozen=True)
+class BorderedNormal(Normal):
+    """Of many unknowns that each see few others, and last a few (tens) that see all: smooth functions' coefficients beside values on nodes.
+
+    `jacobian` (R, N) of the many; `dense`: of the few, (first row, (r, K)) for each run of rows that sees them. The few are eliminated last
+    (Schur complement), so that the sparse factorisation stays what it was.
+    """
+
+    dense: tuple[tuple[int, np.ndarray], ...] = ()
+
+    @cached_property
+    def blocks(self) -> Blocks:
+        B = sum(self.jacobian[first : first + len(rows)].T @ rows for first, rows in self.dense)
+        return Blocks((self.jacobian.T @ self.jacobian).tocsr(), np.asarray(B), np.asarray(sum(rows.T @ rows for _, rows in self.dense)))
+
+    def diagonal(self) -> np.ndarray:
+        return np.concatenate([self.blocks.A.diagonal(), np.diag(self.blocks.C)])
+
+    def shifted(self, extra: np.ndarray) -> Blocks:
+        from scipy.sparse import diags
+
+        n = len(self.blocks.B)
+        return Blocks(self.blocks.A + diags(extra[:n]), self.blocks.B, self.blocks.C + np.diag(extra[n:]))
+
+    @staticmethod
+    def factorise(matrix: Blocks) -> BlockFactor:
+        return BlockFactor(matrix)
+
+    @property
+    def schur(self) -> np.ndarray:
+        """(K, K) information about the few unknowns, the many eliminated."""
+        return self._factor.schur
+
+    def draw(self, count: int, seed: int = 0) -> torch.Tensor:
+        z = np.random.default_rng(seed).standard_normal((self.jacobian.shape[0], count))
+        few = sum(rows.T @ z[first : first + len(rows)] for first, rows in self.dense)
+        return torch.from_numpy(self.solve(np.concatenate([self.jacobian.T @ z, few])))
 
 
 class SparseSolver:
@@ -70,16 +160,14 @@ class SparseSolver:
         return torch.from_numpy(self._solve(normal, rhs.cpu().numpy(), mu))
 
     def _solve(self, normal: Normal, rhs: np.ndarray, mu: float) -> np.ndarray:
-        from scipy.sparse import diags
-
-        diagonal = normal.matrix.diagonal()
-        matrix = normal.matrix + diags(mu * diagonal + 1e-12 * diagonal.max())
+        diagonal = normal.diagonal()
+        matrix = normal.shifted(mu * diagonal + 1e-12 * diagonal.max())
         if self._factor is not None and self._factor.shape == matrix.shape and self._failures < 3:
             x = preconditioned(lambda v: matrix @ v, rhs, self._factor.solve, self.tolerance, self.patience)
             if x is not None:
                 return x
             self._failures += 1  # the matrix moves too fast here: do not try for ever
-        self._factor = factorise(matrix)
+        self._factor = normal.factorise(matrix)
         return self._factor.solve(rhs)
 
 
