@@ -61,7 +61,7 @@ def fit(
 
     `unknown`: "cbf" (always), "att" (needs two delays), "t1b" (s, one a voxel, under a prior of sd 0.1 s), "abv"; None = ("cbf", "att").
     `model`: "buxton" (None) or "simplified". `method`: "pinn" weighs the data against the kinetic equation, which may err by
-    `model_error` (sd relative to the scan's typical signal; None: what three quarters of the voxels keep within, by evidence, at least 5 %); "nlls" is the plain closed form without a
+    `model_error` (sd relative to the scan's typical signal; None: by evidence, at least 5 %); "nlls" is the plain closed form without a
     prior on ATT. `network`: "features" (shared features, output layer eliminated) or "mlp" (one network a voxel, all weights trained).
     `device`: "auto", "cpu", "cuda[:i]" or "mps". `spatial`: fit all voxels together, each tissue smooth in space as far as the data
     support it (docs/spatial.md); tissue classes, and with them T1, come from M0 and the difference signal where no T1 map is given. None:

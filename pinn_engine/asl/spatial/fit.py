@@ -18,7 +18,8 @@ from ..curves import Curves
 from ..maps import VoxelStatus
 from ..plan import Plan
 from ..scan import Scan
-from .foci import Foci, FocusSearch, with_foci
+from .apart import apart
+from .foci import Foci, FocusSearch, widened
 from .model import POOL, PURE, BrainModel
 from .noise import noise_excess
 from .tissue import T1, Tissue, classify, from_maps
@@ -72,8 +73,11 @@ def fit_spatial(plan: Plan, scan: Scan, tissue: Tissue, level: float, progress: 
     smooth = fit_smooth(model.linearise, graph, model.unit / model.flow, start, settings, coarse, progress, model.recentre)
     search = FocusSearch(model, scan.grid.spacing, smooth, settings)
     smooth, foci = search.search(smooth)
+    own = apart(model, smooth.x + smooth.offset)
+    smooth = replace(smooth, offset=smooth.offset + model.alike(own.change))
     silent = search.silent(smooth)
-    smooth = replace(smooth, variance=with_foci(smooth, foci.variance, search.lack_of_fit(smooth, silent)))
+    alike = own.covariance + torch.diag_embed(torch.as_tensor(foci.variance).T).permute(1, 2, 0)
+    smooth = replace(smooth, variance=widened(smooth, alike, search.lack_of_fit(smooth, silent)))
     solution = as_solution(model, smooth)
     away = pooled_att.numpy() - solution.values["att"].numpy()
     disagreement = away / np.maximum(np.hypot(solution.std("att").numpy(), model.step), 1e-6)

@@ -234,9 +234,8 @@ def _evidence(total: np.ndarray, absorbed: np.ndarray) -> _Evidence:
     return _Evidence(top + np.log(e_one + e_both), mean, second - mean**2)
 
 
-def with_foci(smooth: SmoothFit, foci: np.ndarray, lack: np.ndarray) -> Tensor:
-    """(2T, 2T, V) covariance of the fields with the variance of foci (2, V), alike in all tissues, and of what the fit misses (2T, V)."""
-    both = torch.diag_embed(torch.as_tensor(foci).T).permute(1, 2, 0)
+def widened(smooth: SmoothFit, alike: Tensor, lack: np.ndarray) -> Tensor:
+    """(2T, 2T, V) covariance of the fields with what moves all tissues alike (2, 2, V), and with what the fit misses (2T, V)."""
     count = len(lack) // 2
-    common = both.repeat_interleave(count, dim=0).repeat_interleave(count, dim=1)
+    common = alike.repeat_interleave(count, dim=0).repeat_interleave(count, dim=1)
     return smooth.variance + common + torch.diag_embed(torch.as_tensor(lack).T).permute(1, 2, 0)

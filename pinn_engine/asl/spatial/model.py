@@ -21,7 +21,7 @@ from ..plan import Plan
 from .tissue import Tissue
 
 LEAST_FLOW = 0.05  # of the strongest tissue's: fluid, which has none, still needs a unit
-LOWEST, HIGHEST = -2.0, 8.0  # of m
+LOWEST, HIGHEST = -2.0, 15.0  # of m
 PURE = 4  # power of the share that a voxel counts with where pure tissue is wanted
 POOL = 8  # steps of diffusion before the start is chosen
 SHIFT, SHIFT_SD = 1.5, 0.5  # s: the start's arrival times about the tissue's, and a weak pull towards it
@@ -34,7 +34,7 @@ class BrainModel:
     """
 
     def __init__(self, plan: Plan, level: float, tissue: Tissue, noise_excess: float = 1.0):
-        self.plan, self.tissue = plan, tissue
+        self.plan, self.tissue, self.noise_excess = plan, tissue, noise_excess
         rows = torch.arange(len(plan.c))
         data, precision = plan.whitened(rows, plan.tables, level)
         self.data, self.precision = data.float().cpu(), precision.float().cpu() / noise_excess**0.5
@@ -183,7 +183,7 @@ class BrainModel:
         gradient, information, _ = self.linearise(x)
         return self.together(gradient), self.together(self.together(information).transpose(0, 1))
 
-    def alike(self, both: np.ndarray) -> Tensor:
+    def alike(self, both: np.ndarray | Tensor) -> Tensor:
         """(2T, V) fields of all tissues from one change of relative flow and arrival (2, V)."""
         return torch.as_tensor(both).repeat_interleave(self.count, dim=0)
 
@@ -210,6 +210,21 @@ class BrainModel:
         curve, by, more = self._curves(x)
         by_m, by_d = self.together(torch.stack(by))
         return curve + z.unsqueeze(1) * more, torch.stack([by_m / self.flow.unsqueeze(1), by_d], dim=2)
+
+    def shifted(self, x: Tensor, rows: Tensor, shift: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Rotated data points (B, J, K) of some voxels at fields x with all arrivals moved by `shift` (J,), their slope by relative flow
+        there, and (B, J) where the voxel's arrival stays within the model's range; no shift always does."""
+        curve, slope = torch.zeros(len(rows), len(shift), self.data.shape[1]), torch.zeros(len(rows), len(shift), self.data.shape[1])
+        for k, (table, _) in enumerate(self.curves):
+            arrival = (self.delay[k, rows] + x[self.count + k, rows]).unsqueeze(1) + shift
+            place = ((arrival - self.att[0]) / self.step).clamp(0, len(self.att) - 1.001)
+            low, group = place.long(), self.group[rows].unsqueeze(1)
+            one = torch.lerp(table[group, low], table[group, low + 1], (place - low).unsqueeze(2))
+            flow = self.base[k, rows] + x[k, rows].clamp(LOWEST, HIGHEST) * self.unit[k, rows]
+            curve += flow[:, None, None] * one
+            slope += self.unit[k, rows][:, None, None] * one
+        arrival = self.physical(x)[1][rows].unsqueeze(1) + shift
+        return curve, slope, (shift == 0) | ((arrival >= self.att[0]) & (arrival <= self.att[-1]))
 
     def _place(self, att: Tensor) -> Tensor:
         """Nearest point of the grid."""
