@@ -14,7 +14,6 @@ from .plan import Plan, Tables
 MODEL_ERROR_LEVELS = (0.003, 0.005, 0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.2, 0.35)  # sd of the model error per typical signal
 LEAST_MODEL_ERROR = 0.05  # what fitted parameters absorb of a wrong model leaves no trace in the residuals: evidence alone is too sure
 EVIDENCE_VOXELS = 4000
-FAR_OFF, TURNS = 0.05, 60  # share of such voxels at first, and turns of expectation maximisation
 
 
 def measured_noise(plan: Plan) -> Curves:
@@ -42,17 +41,8 @@ def _profile_chi2(plan: Plan, rows: Tensor, tables: Tables) -> np.ndarray:
 
 
 def model_error_by_evidence(plan: Plan) -> float:
-    """The level of model error that makes the scan's data most probable, where a share of the voxels, learnt too, has the largest instead.
-
-    Without that share the level would be that of the vessels: in a few voxels the model is far off, and their evidence wins.
-    """
+    """The level of model error that makes the scan's data most probable: sum over voxels of log p(data | level)."""
     generator = torch.Generator().manual_seed(plan.s.seed)
     rows = torch.randperm(len(plan.c), generator=generator)[:EVIDENCE_VOXELS].sort().values
-    evidence = torch.stack([plan.evidence(rows, level * plan.equation_unit) for level in MODEL_ERROR_LEVELS], dim=1)
-    evidence = evidence[evidence.isfinite().all(dim=1)]
-    off = torch.full((1, len(MODEL_ERROR_LEVELS)), FAR_OFF, dtype=torch.float64)  # share of voxels far off, at each level
-    for _ in range(TURNS if len(evidence) else 0):
-        together = torch.logaddexp(evidence + (1 - off).log(), evidence[:, -1:] + off.log())
-        off = (evidence[:, -1:] + off.log() - together).exp().mean(dim=0, keepdim=True).clamp(1e-6, 1 - 1e-6)
-    together = torch.logaddexp(evidence + (1 - off).log(), evidence[:, -1:] + off.log())
-    return MODEL_ERROR_LEVELS[int(together.sum(dim=0).argmax())]
+    scores = [plan.evidence(rows, level * plan.equation_unit) for level in MODEL_ERROR_LEVELS]
+    return MODEL_ERROR_LEVELS[int(np.argmax(scores))]

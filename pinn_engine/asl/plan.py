@@ -238,10 +238,11 @@ class Plan:
         away = (self.att - self.known_att[rows].unsqueeze(1)) / self.att_prior.sd
         return (-0.5 * away**2).to(like)
 
-    def evidence(self, rows: Tensor, model_error: float) -> Tensor:
-        """(B,) log p(data of a voxel | model error), up to a constant."""
+    def evidence(self, rows: Tensor, model_error: float) -> float:
+        """log p(data of these voxels | model error), up to a constant."""
         data, precision = self.whitened(rows, self.tables, model_error)
-        return log_evidence(data, precision, self.rows_of(rows, self.tables.grid), self.log_prior_of(rows, data), self.flow_sd).double()
+        each = log_evidence(data, precision, self.rows_of(rows, self.tables.grid), self.log_prior_of(rows, data), self.flow_sd)
+        return float(each.double().nansum())
 
     def prediction(self, rows: Tensor) -> ClosedForm | FeatureNetwork:
         model, c, tables = self.kinetics_of(rows), self.collocation, self.tables
