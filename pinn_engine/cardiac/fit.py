@@ -29,6 +29,7 @@ EARLIEST = 4.0  # patches of tissue that count as the wave's first: one node, or
 ROUGH = 0.5  # share of the spread of log slowness among the cells round a node that counts as error of CV (the same draw)
 DENSE = 0.8  # share of the nodes with an activation time beyond which a map was most likely interpolated
 BLURRED = 0.5  # sd of log D beyond which D counts as undetermined
+HOLLOW = 0.5  # TU by which a node far from the start must be earlier than all its neighbours to count as a source of its own
 PLANE = "a plane front into tissue at rest"  # whose speed CV is where one D is fitted
 MISFIT = 0.5  # equation residual (1 = all of it) beyond which fronts collide or break through
 
@@ -133,6 +134,12 @@ def _from_lat(
     unit = data.unit
     wrong = int((outlier_share(solved) > 0.5).sum())
     notes = [f"{wrong} of {len(samples.value)} activation times do not fit their neighbours and were set aside"] if wrong else []
+    start = start_region(solved.problem, torch.from_numpy(solved.T))
+    if hollows := round_hollows(equation.element, torch.from_numpy(solved.T), start)[0]:
+        notes.append(
+            f"{hollows} of the fitted nodes come earlier than all their neighbours though no wave starts there: where the measured time "
+            f"does not say so, the fit is wrong there and next to it (status {int(NodeStatus.COLLISION)})"
+        )
     if data.points is None and len(samples.value) > DENSE * data.inside.sum():
         notes.append(
             f"{len(samples.value)} of {int(data.inside.sum())} nodes carry an activation time: were they interpolated from fewer points by "
@@ -204,6 +211,7 @@ def node_maps(data: HeartData, solved: MapSolution, model: AlievPanfilov, width:
     status[misfit > MISFIT] = NodeStatus.COLLISION
     status[start] = NodeStatus.START
     status[spread_u > BLURRED] = NodeStatus.UNDETERMINED
+    status[round_hollows(element, T, start)[1]] = NodeStatus.COLLISION
     whole = np.where(data.inside, status[np.asarray(abs(data.to_input).argmax(axis=1)).ravel()], int(NodeStatus.OUTSIDE)).astype(np.uint8)
     maps = {
         key: NodeMap(kind, name, data.back(value).astype(np.float32), data.back(std).astype(np.float32))
@@ -222,6 +230,23 @@ def start_region(problem: MapProblem, T: torch.Tensor) -> np.ndarray:
     begin = max(float(T[order[min(first, len(order) - 1)]]), problem.begin)
     region = (begin + problem.tuning.start_time > T).numpy()
     return region if problem.active is None else region | ~problem.active.numpy()
+
+
+def round_hollows(element: Elements, T: torch.Tensor, start: np.ndarray) -> tuple[int, np.ndarray]:
+    """How many nodes with no start (N,) round them are earlier than all their neighbours by more than HOLLOW; (N,) bool: they and those.
+
+    Either the wave breaks through there, or the fit has left a wrong time behind a ring of D near 0.
+    """
+    cells, n = element.cells, element.nodes
+    corners = cells.shape[1]
+    own = cells[:, :, None].expand(-1, -1, corners).reshape(-1)
+    other = cells[:, None, :].expand(-1, corners, -1).reshape(-1)
+    own, other = own[own != other], other[own != other]
+    earliest = T.new_full((n,), torch.inf).scatter_reduce(0, own, T[other], "amin")
+    started = torch.zeros(n).index_add(0, own, torch.from_numpy(start).float()[other]) > 0
+    hollow = (earliest - T > HOLLOW) & (earliest < torch.inf) & ~started
+    near = torch.zeros(n).index_add(0, other, hollow[own].float()) > 0
+    return int(hollow.sum()), (hollow | near).numpy()
 
 
 def apparent_speed(element: Elements, T: torch.Tensor) -> np.ndarray:
