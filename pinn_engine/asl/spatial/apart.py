@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..arterial import Marginal
 from .model import SHIFT, BrainModel
 
 SLABS = ((0.4, 0.4), (1.6, 0.4))  # sd of the relative change of flow, and of the change of arrival in s
@@ -55,6 +56,10 @@ def _scores(model: BrainModel, fields: Tensor, shift: Tensor) -> Iterator[tuple[
         curve, slope, allowed = model.shifted(fields, rows, shift)
         precision = model.precision[rows].unsqueeze(1) * model.noise_excess**0.5  # one voxel is no structure
         residual, column = precision * (model.data[rows].unsqueeze(1) - curve), precision * slope
+        if model.marginal is not None:  # arterial blood is no change of tissue
+            own = model.marginal.take(rows)
+            artery = Marginal(own.column * model.noise_excess**0.5, own.mean, own.sd)
+            residual, column = (torch.stack([artery.rows(one) for one in of.unbind(dim=1)], dim=1) for of in (residual, column))
         yield 0.5 * residual.square().sum(dim=2), (residual * column).sum(dim=2), column.square().sum(dim=2), allowed
 
 

@@ -40,6 +40,7 @@ class SpatialFit:
     status: np.ndarray  # (V,) uint8, see maps.VoxelStatus
     flow_unit: np.ndarray  # (V,) flow that a change of 1 in the fields is worth
     noise_excess: float  # of neighbours over independent voxels, see noise.py
+    apart: float  # share of voxels with a signal of their own, see apart.py
     predicted: tuple[Tensor, Tensor]  # rotated data points (V, K), slopes (V, K, P) by flow, arrival time and T1 of blood if unknown
 
 
@@ -84,7 +85,7 @@ def fit_spatial(plan: Plan, scan: Scan, tissue: Tissue, level: float, progress: 
     status, predicted = _status(model, solution, silent), model.predicted(smooth.x + smooth.offset)
     if progress:
         progress(1.0)
-    return SpatialFit(solution, tissue, smooth, foci, disagreement, status, model.flow.numpy(), excess, predicted)
+    return SpatialFit(solution, tissue, smooth, foci, disagreement, status, model.flow.numpy(), excess, own.share, predicted)
 
 
 def repetition_of_m0(scan: Scan) -> float | None:

@@ -223,7 +223,8 @@ class BrainModel:
             flow = self.base[k, rows] + x[k, rows].clamp(LOWEST, HIGHEST) * self.unit[k, rows]
             curve += flow[:, None, None] * one
             slope += self.unit[k, rows][:, None, None] * one
-        arrival = self.physical(x)[1][rows].unsqueeze(1) + shift
+        here = (self.unit[:, rows] * (self.delay[:, rows] + x[self.count :, rows])).sum(dim=0) / self.flow[rows]
+        arrival = here.unsqueeze(1) + shift
         return curve, slope, (shift == 0) | ((arrival >= self.att[0]) & (arrival <= self.att[-1]))
 
     def _place(self, att: Tensor) -> Tensor:

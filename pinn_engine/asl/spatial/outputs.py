@@ -57,6 +57,7 @@ def add_spatial(fit: PerfusionFit, c: Curves, joint: SpatialFit) -> PerfusionFit
         "prior_strength_cbf_att": [round(float(v), 4) for v in by_quantity(joint.smooth.strength).mean(dim=1)],
         "effective_parameters_cbf_att": [round(float(v), 1) for v in by_quantity(joint.smooth.effective).sum(dim=1)],
         "noise_excess": round(joint.noise_excess, 2),
+        "voxels_apart": round(joint.apart, 4),
         "share_start_disagrees": float(np.mean(np.abs(joint.disagreement) > DISAGREES)),
     }
     return replace(fit, status=status, settings=settings, extras=extras, tables=tables, scan=replace(fit.scan, notes=_notes(fit, joint)))
