@@ -15,12 +15,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from scipy.ndimage import gaussian_filter
 
 from pinn_engine import asl
 from pinn_engine.asl import PerfusionFit, Scan
 from pinn_engine.asl.phantom.brain import GM, WM
 from pinn_engine.asl.phantom.make import Phantom
+from pinn_engine.asl.weights import same_delay
+from pinn_engine.cli.demo import blurred
 
 from . import methods
 from .scoring import Estimate, errors
@@ -171,16 +172,13 @@ def halves(folder: Path) -> list[str]:
     where = scan.mask & (strong > np.median(strong[scan.mask]))
     plain = asl.fit(scan, spatial=False, method="nlls").maps["cbf"].value
     bright = scan.mask & (plain > np.quantile(plain[scan.mask], BRIGHT))  # vessels, which no model of tissue fits
-    lines = [
-        "| method | CBF (relative units) | ATT, s | other half's data: all but the brightest 5 % | the brightest 5 % |",
-        "|" + " --- |" * 5,
-    ]
     pair = [half(scan, k) for k in (0, 1)]
-    data = [asl.fit(one, spatial=False, method="nlls").data for one in pair]
     noise = sum(repeat_variance(one) for one in pair)[..., None] / 2
     closed = {"spatial": False, "method": "nlls"}
     ways = [("closed form", 0.0, closed), ("voxelwise", 0.0, {"spatial": False}), ("joint", 0.0, {"spatial": True})]
     ways += [(f"blur {mm:g} mm + closed form", mm, closed) for mm in (4.0, 6.0, 8.0)]
+    fits = {name: [asl.fit(blurred(one, mm) if mm else one, **options) for one in pair] for name, mm, options in ways}
+    data = [one.data for one in fits["closed form"]]
     told = "other half's data: all but the brightest 5 %"
     lines = [f"| method | CBF (relative units) | ATT, s | {told} | the brightest 5 % |", "|" + " --- |" * 5]
 
@@ -189,40 +187,27 @@ def halves(folder: Path) -> list[str]:
         return " | ".join(f"{off[inside].mean():.2f}" for inside in (scan.mask & ~bright & (noise[..., 0] > 0), bright))
 
     lines.append(f"| constant | – | – | {predicts([one * 0 + one[scan.mask].mean(axis=0) for one in data])} |")
-    for name, mm, options in ways:
-        fits = [asl.fit(blurred(one, mm), **options) for one in pair]
-        a, b = (one.maps for one in fits)
+    for name, both in fits.items():
+        a, b = (one.maps for one in both)
         repeat = [1.4826 / 2**0.5 * np.median(np.abs((a[m].value - b[m].value)[where])) for m in ("cbf", "att")]
-        lines.append(f"| {name} | {repeat[0]:.3f} | {repeat[1]:.3f} | {predicts([one.fitted for one in fits])} |")
-        print(lines[-1], flush=True)
+        lines.append(f"| {name} | {repeat[0]:.3f} | {repeat[1]:.3f} | {predicts([one.fitted for one in both])} |")
     return [*lines, ""]
 
 
 def repeat_variance(scan: Scan) -> np.ndarray:
     """(X, Y, Z) variance of the mean of a delay's repeats, from their scatter; 0 outside the mask."""
-    a, out = scan.acquisition, np.zeros(scan.mask.shape)
-    groups = [(a.pld == key[0]) & (a.label_duration == key[1]) for key in np.unique(np.stack([a.pld, a.label_duration]), axis=1).T]
-    d = scan.difference[scan.mask].astype(float)
+    member, d, out = same_delay(scan), scan.difference[scan.mask].astype(float), np.zeros(scan.mask.shape)
+    groups = [member == key for key in np.unique(member)]
     out[scan.mask] = np.mean([d[:, one].var(axis=1, ddof=1) / one.sum() for one in groups], axis=0)
     return out
 
 
-def blurred(scan: Scan, mm: float) -> Scan:
-    """The scan with its differences smoothed inside the mask by a Gaussian of `mm` full width at half maximum."""
-    if not mm:
-        return scan
-    sigma = mm / np.sqrt(8 * np.log(2)) / scan.grid.spacing
-    inside = gaussian_filter(scan.mask.astype(float), sigma).clip(1e-6)
-    smooth = [gaussian_filter(np.where(scan.mask, one, 0.0), sigma) / inside for one in np.moveaxis(scan.difference.astype(float), -1, 0)]
-    return replace(scan, difference=np.stack(smooth, axis=-1).astype(np.float32))
-
-
 def half(scan: Scan, odd: int) -> Scan:
     """Every second repeat of each delay."""
-    a = scan.acquisition
-    keep = np.zeros(len(a.pld), bool)
-    for key in np.unique(np.stack([a.pld, a.label_duration]), axis=1).T:
-        keep[np.flatnonzero((a.pld == key[0]) & (a.label_duration == key[1]))[odd::2]] = True
+    a, member = scan.acquisition, same_delay(scan)
+    keep = np.zeros(len(member), bool)
+    for key in np.unique(member):
+        keep[np.flatnonzero(member == key)[odd::2]] = True
     return replace(
         scan, difference=scan.difference[..., keep], acquisition=replace(a, pld=a.pld[keep], label_duration=a.label_duration[keep])
     )
