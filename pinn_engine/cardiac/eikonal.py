@@ -41,10 +41,9 @@ class EikonalDiffusion:
     def laplacian_rows(self, D0: float) -> tuple[Tensor, Tensor, Tensor]:
         """Row, column and value of M^-1/2 K, D0 in it: (M^-1/2 K T)^2 sums to the integral of (div(D0 G grad T))^2."""
         e = self.element
-        n, corners = e.nodes, e.cells.shape[1]
+        n = e.nodes
         K = torch.einsum("m,mci,mdi->mcd", e.size * D0, e.gradients, self.along(e.gradients))
-        i = e.cells[:, :, None].expand(-1, -1, corners).reshape(-1)
-        j = e.cells[:, None, :].expand(-1, corners, -1).reshape(-1)
+        i, j = e.pairs
         matrix = torch.sparse_coo_tensor(torch.stack([i, j]), K.reshape(-1), (n, n), check_invariants=False).coalesce()
         row, column = matrix.indices()
         return row, column, matrix.values() / e.mass[row].sqrt()
@@ -77,8 +76,7 @@ class EikonalDiffusion:
         by_T = (share * c0**2 * p["D"] / p["speed"])[:, None, None] * p["flow"][:, None, :] + (e.size * p["D"])[:, None, None] * stiff
         by_u = (share * 0.5 * p["squared"] / p["speed"])[:, None] + (e.size * p["D"])[:, None] * p["flow"]
         by_u = (by_u / corners)[:, :, None].expand(-1, -1, corners)
-        i = e.cells[:, :, None].expand(-1, -1, corners).reshape(-1)
-        j = e.cells[:, None, :].expand(-1, corners, -1).reshape(-1)
+        i, j = e.pairs
         row, column = torch.cat([i, i]), torch.cat([j, j + n])
         value = torch.cat([by_T.reshape(-1), by_u.reshape(-1)])
         if c0_slope is not None:

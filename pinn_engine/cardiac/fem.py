@@ -36,6 +36,12 @@ class Elements:
         share = (self.size / corners)[:, None].expand(-1, corners)
         return self.size.new_zeros(self.nodes).index_add(0, self.cells.reshape(-1), share.reshape(-1))
 
+    @cached_property
+    def pairs(self) -> tuple[Tensor, Tensor]:
+        """(M C C,) every corner of a cell with every corner: the places of a matrix (M, C, C) of cells, flattened."""
+        corners = self.cells.shape[1]
+        return self.cells[:, :, None].expand(-1, -1, corners).reshape(-1), self.cells[:, None, :].expand(-1, corners, -1).reshape(-1)
+
     def gradient(self, u: Tensor) -> Tensor:
         """Nodal u (N,) -> its gradient in each cell (M, 3), 1/mm."""
         return torch.einsum("mci,mc->mi", self.gradients, u[self.cells])
@@ -170,9 +176,7 @@ class Stiffness:
 
 def stiffness(element: Elements, D: Tensor, form: str = "auto") -> Stiffness:
     """Assemble M^-1 K(D). `form`: "csr" (fast; CUDA, Linux), "gather" (neighbour table: every platform) or "auto"."""
-    corners = element.cells.shape[1]
-    rows = element.cells[:, :, None].expand(-1, -1, corners).reshape(-1)
-    columns = element.cells[:, None, :].expand(-1, corners, -1).reshape(-1)
+    rows, columns = element.pairs
     values = local_stiffness(element, D).reshape(-1)
     K = torch.sparse_coo_tensor(torch.stack([rows, columns]), values, (element.nodes,) * 2, check_invariants=False).coalesce()
     row_sums = torch.zeros_like(element.mass).index_add(0, K.indices()[0], K.values().abs())

@@ -237,10 +237,7 @@ def round_hollows(element: Elements, T: torch.Tensor, start: np.ndarray) -> tupl
 
     Either the wave breaks through there, or the fit has left a wrong time behind a ring of D near 0.
     """
-    cells, n = element.cells, element.nodes
-    corners = cells.shape[1]
-    own = cells[:, :, None].expand(-1, -1, corners).reshape(-1)
-    other = cells[:, None, :].expand(-1, corners, -1).reshape(-1)
+    n, (own, other) = element.nodes, element.pairs
     own, other = own[own != other], other[own != other]
     earliest = T.new_full((n,), torch.inf).scatter_reduce(0, own, T[other], "amin")
     started = torch.zeros(n).index_add(0, own, torch.from_numpy(start).float()[other]) > 0
