@@ -14,11 +14,9 @@ import torch
 from torch import Tensor
 
 from ..arterial import Marginal
+from .loose import SLABS, likely
 from .model import SHIFT, BrainModel
 
-SLABS = ((0.4, 0.4), (1.6, 0.4))  # sd of the relative change of flow, and of the change of arrival in s
-NONE = 10.0  # voxels that count as no change beforehand
-TURNS, SAME = 200, 1e-5  # of expectation maximisation
 CHUNK = 2048
 
 
@@ -37,17 +35,10 @@ def apart(model: BrainModel, fields: Tensor) -> Apart:
     shift = torch.arange(-reach, reach + 1) * model.step
     pieces = [_weigh(*part, shift, reach) for part in _scores(model, fields, shift)]
     evidence, moments = (torch.cat(of) for of in zip(*pieces, strict=True))
-    share = torch.full((evidence.shape[1],), 1.0 / evidence.shape[1])
-    for _ in range(TURNS):
-        before, share = share, torch.softmax(evidence + share.log(), dim=1).sum(dim=0)
-        share[0] += NONE
-        share = share / share.sum()
-        if float((share - before).abs().max()) < SAME:
-            break
-    likely = torch.softmax(evidence + share.log(), dim=1)
-    m, d, mm, md, dd = torch.einsum("vk,vki->iv", likely, moments)
+    kind = likely(evidence)
+    m, d, mm, md, dd = torch.einsum("vk,vki->iv", kind, moments)
     covariance = torch.stack([torch.stack([mm - m * m, md - m * d]), torch.stack([md - m * d, dd - d * d])])
-    return Apart(torch.stack([m, d]), covariance, float(likely[:, 1:].sum(dim=1).mean()))
+    return Apart(torch.stack([m, d]), covariance, float(kind[:, 1:].sum(dim=1).mean()))
 
 
 def _scores(model: BrainModel, fields: Tensor, shift: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:

@@ -123,7 +123,7 @@ def as_solution(model: BrainModel, smooth: SmoothFit) -> Solution:
     fields = smooth.x + smooth.offset
     flow, att, both = model.with_own_flow(fields, smooth.variance)
     covariance = both.permute(2, 0, 1).double()
-    cost = model.linearise(fields)[2]
+    cost = model.linearise_data(fields)[2]
     finite = torch.isfinite(flow + att + covariance.sum(dim=(1, 2)) + cost)
     status = torch.where(finite, int(Status.CONVERGED), int(Status.NOT_FINITE)).to(torch.uint8)
     condition, weakest = identifiability(covariance)

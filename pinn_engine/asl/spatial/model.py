@@ -18,6 +18,7 @@ from ...core.smooth_fit import Linearised
 from ..arrival import scores
 from ..arterial import Marginal
 from ..plan import Plan
+from .loose import Loose, together
 from .tissue import Tissue
 
 LEAST_FLOW = 0.05  # of the strongest tissue's: fluid, which has none, still needs a unit
@@ -52,6 +53,7 @@ class BrainModel:
         self.own, self.rest = zero, torch.zeros(len(rows))  # how a voxel's flow, by tissue, may differ from the fields'; variance beside
         self.base, self.unit = zero, zero + 1  # flow of each tissue at m = 0, and per m
         self.delay = zero + plan.att_fixed  # arrival of each tissue
+        self.loose: Loose | None = None
 
     @property
     def count(self) -> int:
@@ -153,12 +155,17 @@ class BrainModel:
         return torch.stack([m.clamp(-0.9, 3.0), shift[best.squeeze(1)]])
 
     def recentre(self, x: Tensor) -> Tensor:
-        """Fields about zero in their tissue: what they have on the average goes into its flow and arrival, which have no prior."""
+        """Fields about zero in their tissue: what they have on the average goes into its flow and arrival, which have no prior.
+
+        What voxels stand apart from them is learnt again.
+        """
         weight = self.unit / self.unit.sum(dim=1, keepdim=True)
         m, d = (torch.sum(weight * part, dim=1, keepdim=True) for part in (x[: self.count], x[self.count :]))
         self.base = self.base + self.unit * m
         self.delay = self.delay + d
-        return x - torch.cat([m, d])
+        x = x - torch.cat([m, d])
+        self.loose = Loose.of(self.linearise_data(x), self.count, self.noise_excess)
+        return x
 
     def physical(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Flow and arrival time (V,) of fields (2T, V), within the range of the model."""
@@ -167,6 +174,11 @@ class BrainModel:
         return flow, att.clamp(float(self.att[0]), float(self.att[-1]))
 
     def linearise(self, x: Tensor) -> Linearised:
+        """What the data say of the fields; less where a voxel likely has a signal of its own."""
+        data = self.linearise_data(x)
+        return data if self.loose is None else self.loose.freed(data, self.count)
+
+    def linearise_data(self, x: Tensor) -> Linearised:
         residual, by, own = self._rows(x)
         residual = own.rows(residual)
         rows = torch.stack([own.rows(one) for one in by])
@@ -174,14 +186,10 @@ class BrainModel:
         information = torch.einsum("fvk,gvk->fgv", rows, rows)
         return gradient, information, 0.5 * residual.square().sum(dim=1)
 
-    def together(self, values: Tensor) -> Tensor:
-        """(2, …) of what moves the fields of all tissues alike, by sums over (2T, …)."""
-        return values.unflatten(0, (2, self.count)).sum(dim=1)
-
     def linearise_together(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Gradient (2, V) and information (2, 2, V) on what moves the fields of all tissues alike."""
         gradient, information, _ = self.linearise(x)
-        return self.together(gradient), self.together(self.together(information).transpose(0, 1))
+        return together(gradient, self.count), together(together(information, self.count).transpose(0, 1), self.count)
 
     def alike(self, both: np.ndarray | Tensor) -> Tensor:
         """(2T, V) fields of all tissues from one change of relative flow and arrival (2, V)."""
@@ -208,7 +216,7 @@ class BrainModel:
         residual, _, own = self._rows(x)
         _, (z,) = _own_flow(own, residual)
         curve, by, more = self._curves(x)
-        by_m, by_d = self.together(torch.stack(by))
+        by_m, by_d = together(torch.stack(by), self.count)
         return curve + z.unsqueeze(1) * more, torch.stack([by_m / self.flow.unsqueeze(1), by_d], dim=2)
 
     def shifted(self, x: Tensor, rows: Tensor, shift: Tensor) -> tuple[Tensor, Tensor, Tensor]:

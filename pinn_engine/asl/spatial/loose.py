@@ -1,0 +1,84 @@
+"""Voxels that may stand apart while the fields are fitted, so that a vessel does not shine into its neighbours.
+
+The mixture of `apart.py`, linearised: a voxel has nothing of its own, or a change of relative flow and arrival of its own, N(0, sd^2),
+whose share of the voxels is learnt turn by turn. Integrated out, a likely change leaves the fields next to nothing of the voxel's data.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ...core.smooth_fit import Linearised
+
+SLABS = ((0.4, 0.4), (1.6, 0.4))  # sd of the relative change of flow, and of the change of arrival in s
+NONE = 10.0  # voxels that count as no change beforehand
+MOST = 0.05  # share of voxels, at most, that the fields need not explain: else, where every voxel differs, none of them is left to share
+TURNS, SAME = 200, 1e-5  # of expectation maximisation
+
+
+def likely(evidence: Tensor, most: float = 1.0) -> Tensor:
+    """(V, K) probability of each kind of voxel, the first being no change, from log evidence (V, K); the shares of kinds are learnt."""
+    kinds = evidence.shape[1]
+    share = evidence.new_full((kinds,), 1 / kinds)
+    for _ in range(TURNS):
+        before, share = share, torch.softmax(evidence + share.log(), dim=1).sum(dim=0)
+        share[0] += NONE
+        changed = share[1:] / share.sum()
+        changed = changed * min(1.0, most / max(float(changed.sum()), 1e-20))
+        share = torch.cat([1 - changed.sum(dim=0, keepdim=True), changed])
+        if float((share - before).abs().max()) < SAME:
+            break
+    return torch.softmax(evidence + share.log(), dim=1)
+
+
+@dataclass(frozen=True)
+class Loose:
+    """`likely` (V, 1 + slabs): how likely a voxel has no change of its own, or one of each slab; `excess`: what data count less by."""
+
+    likely: Tensor
+    excess: float
+
+    @classmethod
+    def of(cls, data: Linearised, count: int, excess: float) -> Loose:
+        """From data linearised at 2 `count` fields; one voxel is no structure, so here its data count in full."""
+        gradient, _, information = _of_change(data, count)
+        evidence = [torch.zeros_like(data[2])]
+        for slab in SLABS:
+            inverse, log_volume = _posterior(information * excess, slab)
+            gain = excess**2 * torch.einsum("av,abv,bv->v", gradient, inverse, gradient)
+            evidence.append(0.5 * (gain - log_volume))
+        return cls(likely(torch.stack(evidence, dim=1), MOST), excess)
+
+    def freed(self, data: Linearised, count: int) -> Linearised:
+        """Linearised data with the voxel's own change integrated out, as far as there is one."""
+        gradient, information, cost = data
+        by_change, across, of_change = _of_change(data, count)
+        for p, (flow, arrival) in zip(self.likely[:, 1:].T, SLABS, strict=True):
+            inverse, _ = _posterior(of_change, (flow * self.excess**0.5, arrival * self.excess**0.5))
+            taken = p * torch.einsum("abv,bfv->afv", inverse, across)
+            gradient = gradient - torch.einsum("afv,av->fv", taken, by_change)
+            information = information - torch.einsum("afv,agv->fgv", taken, across)
+            cost = cost - 0.5 * p * torch.einsum("av,abv,bv->v", by_change, inverse, by_change)
+        return gradient, information, cost
+
+
+def together(values: Tensor, count: int) -> Tensor:
+    """(2, …) of what moves the fields of all `count` tissues alike, by sums over (2 count, …)."""
+    return values.unflatten(0, (2, count)).sum(dim=1)
+
+
+def _of_change(data: Linearised, count: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradient (2, V) on a voxel's change, information across it and the fields (2, 2 count, V), and on it (2, 2, V)."""
+    across = together(data[1], count)
+    return together(data[0], count), across, together(across.transpose(0, 1), count)
+
+
+def _posterior(information: Tensor, slab: tuple[float, float]) -> tuple[Tensor, Tensor]:
+    """(2, 2, V) covariance of a change with this prior, and (V,) log determinant of prior over posterior."""
+    a, b, c = information[0, 0] + slab[0] ** -2, information[0, 1], information[1, 1] + slab[1] ** -2
+    determinant = a * c - b * b
+    inverse = torch.stack([torch.stack([c, -b]), torch.stack([-b, a])]) / determinant
+    return inverse, (determinant * (slab[0] * slab[1]) ** 2).log()
