@@ -1,7 +1,7 @@
 """The joint spatial fit on other kinds of data than those it was designed on: pulsed labelling, foci that are no balls, voxels that hold
-two tissues, and noise-free white matter; beside a constant, blurs with the closed form and the voxelwise closed form.
+two tissues, vessels, and noise-free white matter; beside a constant, blurs with the closed form and the voxelwise closed form.
 
-python -m benchmarks.spatial_kinds [--kinds pasl,shapes,mixed,free,asldro] [--asldro FOLDER] [--seeds 401,402]
+python -m benchmarks.spatial_kinds [--kinds pasl,shapes,mixed,vessels,free,asldro] [--asldro FOLDER] [--seeds 401,402]
 writes results/spatial_kinds.md.
 """
 
@@ -31,6 +31,7 @@ SPACING = 4.0  # mm
 SNR = SNR_3MM * (SPACING / 3.0) ** 1.5
 SIZES = (8.0, 11.0)  # mm: radius of the ball of like volume
 DISTANCE = 12.0  # mm, at least, between two foci
+VESSELS, LENGTH, FLOW = 0.007, 4, 4.0  # share of grey voxels in which a vessel begins, its voxels, and their flow over the tissue's
 WEDGE, LONG = np.cos(np.deg2rad(28)), (2.0, 0.7071, 0.7071)  # half angle of a wedge; axes of an ellipsoid
 
 
@@ -154,6 +155,19 @@ def mixed(seed: int, spacing: float = SPACING) -> tuple[Phantom, np.ndarray]:
     return made, (share / np.maximum(share.sum(axis=3, keepdims=True), 1e-6)).astype(np.float32)
 
 
+def with_vessels(p: Phantom, seed: int) -> Phantom:
+    """The phantom with straight lines of voxels of fourfold signal, which are of no tissue: only what lies beside them is scored."""
+    rng, at = np.random.default_rng([seed, 513]), np.zeros(p.mask.shape, bool)
+    grey = np.argwhere(p.mask & (p.tissue == GM))
+    for begin in grey[rng.choice(len(grey), round(VESSELS * len(grey)), replace=False)]:
+        line = begin + np.outer(np.arange(LENGTH), np.eye(3, dtype=int)[rng.integers(3)])
+        at[tuple(line[(line < at.shape).all(axis=1)].T)] = True
+    at &= p.mask
+    truth = {k: getattr(p, k)[at] for k in ("cbf", "att", "t1_tissue", "m0", "abv", "abat")}
+    more = unmask(simulate(truth, p.acquisition, np.nonzero(at)[2], 0.0, "gamma"), at)
+    return replace(p, label=p.label - (FLOW - 1) * more, tissue=np.where(at, 0, p.tissue).astype(np.uint8))
+
+
 def asldro(folder: Path, seed: int) -> Phantom:
     """The head of asldro's reference object (ICBM 2009a), each voxel of the nearest pure tissue, with fields of our own.
 
@@ -274,13 +288,17 @@ def noise_free(seeds: list[int]) -> list[str]:
     return [*lines, ""]
 
 
+def brain(seed: int) -> Phantom:
+    return asl.phantom(SHAPES[SPACING], SPACING, seed, snr=SNR)
+
+
 def _text(seeds: list[int]) -> str:
     return ", ".join(map(str, seeds))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--kinds", default="pasl,shapes,mixed,free")
+    parser.add_argument("--kinds", default="pasl,shapes,mixed,vessels,free")
     parser.add_argument("--seeds", default="401,402")
     parser.add_argument("--asldro", help="for the kind asldro: folder of the reference object")
     parser.add_argument("--threads", type=int, default=1)
@@ -296,6 +314,10 @@ def main() -> None:
         ),
         "shapes": lambda: shapes(seeds),
         "mixed": lambda: table("Voxels that hold several tissues", seeds, lambda seed: mixed(seed)),
+        "vessels": lambda: [
+            *table("Vessels: fourfold flow, in lines of 4 voxels", seeds, lambda seed: (with_vessels(brain(seed), seed), None)),
+            *table("The same without vessels", seeds, lambda seed: (brain(seed), None)),
+        ],
         "free": lambda: noise_free(seeds[:1]),
         "asldro": lambda: table(
             "Another head (asldro, ICBM 2009a), smooth fields", seeds, lambda seed: (asldro(Path(o.asldro), seed), None)
