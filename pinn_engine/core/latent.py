@@ -58,14 +58,13 @@ class Conditioned:
         inner = torch.einsum("vkf,kvwg->vfwg", root, pulled).reshape(nodes * fields, nodes * fields)
         self.factor = torch.linalg.cholesky(inner + torch.eye(nodes * fields, dtype=kernel.dtype))
         self.root, self.kernel, self.prior_mean, self.sites, self.shape = root, kernel, mean, sites, (fields, nodes)
+        # by the sites' own means: their precision may be 1e12 of the prior's, and sums of both lose all digits there
         force = sites.shift - (sites.precision @ mean.T.unsqueeze(2)).squeeze(2)  # (V, F)
-        spread = torch.stack([kernel[k] @ force[:, k] for k in range(fields)])  # K force (F, V)
-        inside = torch.einsum("vkf,kv->vf", root, spread).reshape(-1, 1)
-        whitened = torch.linalg.solve_triangular(self.factor, inside, upper=False)
-        self.move = spread - (self.pulled @ torch.linalg.solve_triangular(self.factor.T, whitened, upper=True)).reshape(fields, nodes)
-        base = (sites.shift * mean.T).sum() - 0.5 * (mean.T.unsqueeze(1) @ sites.precision @ mean.T.unsqueeze(2)).sum()
-        gain = 0.5 * ((force.T * spread).sum() - whitened.square().sum())
-        self.log_normaliser = base + gain - self.factor.diagonal().log().sum()
+        apart = torch.linalg.solve_triangular(root, force.unsqueeze(2), upper=False).reshape(-1, 1)
+        whitened = torch.linalg.solve_triangular(self.factor, apart, upper=False)
+        self.move = (self.pulled @ torch.linalg.solve_triangular(self.factor.T, whitened, upper=True)).reshape(fields, nodes)
+        own = torch.linalg.solve_triangular(root, sites.shift.unsqueeze(2), upper=False)
+        self.log_normaliser = 0.5 * (own.square().sum() - whitened.square().sum()) - self.factor.diagonal().log().sum()
 
     def mean(self) -> Tensor:
         """(V, F)"""

@@ -89,3 +89,19 @@ def test_the_normaliser_is_differentiable_by_the_prior():
     step = 1e-5
     up, down = (float(Conditioned(kernel * s, mean, sites).log_normaliser) for s in (1 + step, 1 - step))
     assert float(scale.grad) == pytest.approx((up - down) / (2 * step), rel=1e-5)
+
+
+@pytest.mark.parametrize("size", [1.0, 40.0])  # sd of the prior, in units in which the data are sure to 1e-5
+def test_evidence_and_mean_keep_their_digits_where_data_are_far_surer_than_the_prior(size):
+    """Against the density of the sites' own means under the prior, whose logarithm has no large terms."""
+    kernel, mean = prior(3)
+    kernel = size**2 * kernel
+    precision = torch.diag_embed(torch.full((V, F), 1e10, dtype=torch.float64))
+    at = mean.T + 0.3 * torch.randn(V, F, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    shift = (precision @ at.unsqueeze(2)).squeeze(2)
+    found = Conditioned(kernel, mean, Sites(precision, shift))
+    total = torch.block_diag(*kernel) + 1e-10 * torch.eye(F * V, dtype=torch.float64)
+    evidence = torch.distributions.MultivariateNormal(mean.flatten(), total).log_prob(at.T.flatten())
+    whole = 0.5 * 1e10 * at.square().sum() + 0.5 * F * V * math.log(2 * math.pi / 1e10)
+    assert float(found.log_normaliser - whole) == pytest.approx(float(evidence), abs=0.01)
+    assert torch.allclose(found.mean(), at, atol=1e-8)
