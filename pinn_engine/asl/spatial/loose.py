@@ -21,17 +21,18 @@ TURNS, SAME = 200, 1e-5  # of expectation maximisation
 
 def likely(evidence: Tensor, most: float = 1.0) -> Tensor:
     """(V, K) probability of each kind of voxel, the first being no change, from log evidence (V, K); the shares of kinds are learnt."""
-    kinds = evidence.shape[1]
-    share = evidence.new_full((kinds,), 1 / kinds)
+    likelihood = (evidence - evidence.amax(dim=1, keepdim=True)).double().exp()
+    share = likelihood.new_full((evidence.shape[1],), 1 / evidence.shape[1])
     for _ in range(TURNS):
-        before, share = share, torch.softmax(evidence + share.log(), dim=1).sum(dim=0)
+        before, share = share, share * (likelihood.T @ (1 / (likelihood @ share)))
         share[0] += NONE
         changed = share[1:] / share.sum()
         changed = changed * min(1.0, most / max(float(changed.sum()), 1e-20))
         share = torch.cat([1 - changed.sum(dim=0, keepdim=True), changed])
         if float((share - before).abs().max()) < SAME:
             break
-    return torch.softmax(evidence + share.log(), dim=1)
+    weighed = likelihood * share
+    return (weighed / weighed.sum(dim=1, keepdim=True)).to(evidence)
 
 
 @dataclass(frozen=True)
