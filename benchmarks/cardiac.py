@@ -129,7 +129,7 @@ def smoothing(data: HeartData, off) -> tuple[np.ndarray, np.ndarray]:
         told = (sharp > 0.2 * sharp.median()).numpy()
         samples = at_nodes(np.flatnonzero(told), T.numpy()[told], 0.2)
     speeds = [apparent_speed(equation.element, spline(equation.element, samples, stiffness)) for stiffness in STIFFNESS]
-    return min(((data.back(MODEL.diffusivity(speed)), data.back(speed)) for speed in speeds), key=lambda pair: off(*pair))
+    return min(((data.back_log(np.log(MODEL.diffusivity(speed))), data.back(speed)) for speed in speeds), key=lambda pair: off(*pair))
 
 
 def scores(D, fitted, healthy, limit):

@@ -73,7 +73,7 @@ def main() -> None:
         ends = [cpu, call.times * cpu]
         for weight in call.weights:
             for end, (found, steps) in zip(("", f" x{call.times:g}"), simulator_fit(problem, on_mesh, weight, ends), strict=True):
-                tell(f"simulator{end}, weight {weight:g}", data.back(found), f"steps {steps}")
+                tell(f"simulator{end}, weight {weight:g}", data.back_log(np.log(found)), f"steps {steps}")
         if call.deepxde and case.sd is None and data.grid is not None:
             for seconds in (cpu, call.seconds):
                 found, steps = tutorial(call.deepxde, data, seconds)

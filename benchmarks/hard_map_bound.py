@@ -80,7 +80,7 @@ def told(count: int, seed: int, number: int, wavelength: float = 3.0) -> dict[st
         T, c, mu = T + along_T, c + along_c, max(0.2 * mu, 1e-7)
         if cost - new < 1e-3 * cost:
             break
-    found = scores(D, data.back(np.exp(mean + basis @ c)), 0.07, 0.05)
+    found = scores(D, data.back_log(mean + basis @ c), 0.07, 0.05)
     whole = flat(data.whole.points)
     return {**found, "healthy_flat_background": float(np.median(np.abs(whole / D - 1.0)[D > 0.07]))}
 
@@ -106,7 +106,7 @@ def told_background(count: int, seed: int, number: int, wavelength: float = 3.0)
     theta = SparseGaussNewton(12, relative=1e-3, damping=WARM).solve(problem, theta).theta
     problem.spare(theta)
     theta = SparseGaussNewton(12, relative=1e-3, damping=WARM).solve(problem, theta).theta
-    return scores(D, data.back(np.exp(problem.split(theta)[1].numpy())), 0.07, 0.05)
+    return scores(D, data.back_log(problem.split(theta)[1].numpy()), 0.07, 0.05)
 
 
 def main() -> None:

@@ -194,7 +194,7 @@ def node_maps(data: HeartData, solved: MapSolution, model: AlievPanfilov, width:
     unit, problem = data.unit, solved.problem
     element = problem.equation.element
     T, u = torch.from_numpy(solved.T), torch.from_numpy(solved.u)
-    D = np.exp(solved.u)
+    D = data.back_log(solved.u)
     spread_u = width * solved.draws_u.std(axis=1)
     speed = apparent_speed(element, T)
     drawn = np.stack([np.log(apparent_speed(element, T + width * torch.from_numpy(d.copy()))) for d in solved.draws_T.T], axis=1)
@@ -203,9 +203,9 @@ def node_maps(data: HeartData, solved: MapSolution, model: AlievPanfilov, width:
     spread_c = np.sqrt(noise**2 + SPEED_FLOOR**2 + (ROUGH * unevenness(element, T)) ** 2 + (UNKNOWN * start) ** 2)
     misfit = np.abs(problem.equation.residual(T, u, float(model.speed(1.0))).numpy())
     values = {
-        "D": (D_MAP, unit.diffusivity, unit.rate_from_tu(D), unit.rate_from_tu(D * spread_u)),
-        "CV": (CV_MAP, unit.speed, unit.rate_from_tu(speed), unit.rate_from_tu(speed * spread_c)),
-        "LAT": (LAT_MAP, unit.time, unit.from_tu(solved.T), unit.from_tu(width * solved.draws_T.std(axis=1))),
+        "D": (D_MAP, unit.diffusivity, unit.rate_from_tu(D), unit.rate_from_tu(D * data.back(spread_u))),
+        "CV": (CV_MAP, unit.speed, unit.rate_from_tu(data.back(speed)), unit.rate_from_tu(data.back(speed * spread_c))),
+        "LAT": (LAT_MAP, unit.time, unit.from_tu(data.back(solved.T)), unit.from_tu(data.back(width * solved.draws_T.std(axis=1)))),
     }
     status = np.full(len(T), int(NodeStatus.FITTED), np.uint8)
     status[misfit > MISFIT] = NodeStatus.COLLISION
@@ -213,10 +213,7 @@ def node_maps(data: HeartData, solved: MapSolution, model: AlievPanfilov, width:
     status[spread_u > BLURRED] = NodeStatus.UNDETERMINED
     status[round_hollows(element, T, start)[1]] = NodeStatus.COLLISION
     whole = np.where(data.inside, status[np.asarray(abs(data.to_input).argmax(axis=1)).ravel()], int(NodeStatus.OUTSIDE)).astype(np.uint8)
-    maps = {
-        key: NodeMap(kind, name, data.back(value).astype(np.float32), data.back(std).astype(np.float32))
-        for key, (kind, name, value, std) in values.items()
-    }
+    maps = {key: NodeMap(kind, name, value.astype(np.float32), std.astype(np.float32)) for key, (kind, name, value, std) in values.items()}
     return maps, whole
 
 
@@ -272,7 +269,7 @@ def map_parameter(data: HeartData, solved: MapSolution, maps: dict[str, NodeMap]
     """The map's median over what was fitted; its sd is that of the medians of Laplace's draws, with the floor of a single D."""
     good = status == NodeStatus.FITTED if (status == NodeStatus.FITTED).any() else status > 0
     low, middle, high = (float(x) for x in np.percentile(maps["D"].value[good], [15.9, 50, 84.1]))
-    drawn = np.median(data.back(np.exp(solved.u[:, None] + solved.choice.widening * solved.draws_u))[good], axis=0)
+    drawn = np.median(data.back_log(solved.u[:, None] + solved.choice.widening * solved.draws_u)[good], axis=0)
     relative = float(np.hypot(np.log(drawn).std(), FLOOR["D"]))
     return Parameter(middle, middle * relative, data.unit.diffusivity, f"median of the map, {about}", (low, high))
 

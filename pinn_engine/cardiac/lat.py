@@ -13,6 +13,7 @@ from torch import Tensor
 from ..core.sparse import Huber, Loss, SparseGaussNewton, SparseSolution
 from ..core.sparse_linear import SparseSolver
 from .background import modes
+from .basins import Landscape
 from .beat import Beat
 from .eikonal import EikonalDiffusion
 from .mapfit import MapProblem, Samples, Tuning, contaminated
@@ -67,10 +68,13 @@ def fit_lat(
     D0 = typical_D(equation, T, model)
     theta = torch.cat([T, torch.full_like(T, float(np.log(D0)))])
     linear = SparseSolver()
+    landscape, starts, begin = _starts(equation, data, T, tuning or Tuning())
     tell(0.05)
 
     def build(samples: Samples, strength: float, loss: Loss | None = None) -> MapProblem:
-        return MapProblem(equation, samples, model, D0, strength, loss=loss or Huber(2.0), tuning=tuning)
+        problem = MapProblem(equation, samples, model, D0, strength, loss=loss or Huber(2.0), tuning=tuning)
+        problem.landscape, problem.starts, problem.begin = landscape, starts, begin
+        return problem
 
     if sd is None:  # a first fit with a middling prior tells the noise
         for steps in (12, 5):
@@ -116,6 +120,17 @@ def fit_lat(
         solution = rounded(problem, solution)
     tell(0.9)
     return with_draws(problem, solution, choice, level, draws, seed)
+
+
+def _starts(equation: EikonalDiffusion, data: Samples, T: Tensor, tuning: Tuning) -> tuple[Landscape, Tensor, float]:
+    """The mesh as a landscape; by the smoothed times T (N,) TU, (N,) bool where further waves start, and the first one's time.
+
+    Told by the fitted T alone, a start that is a line, or two places, would lose its other nodes to one that falls: the equation would be
+    asked to hold there.
+    """
+    landscape, sd, reach = Landscape.of(equation.element), float(data.sd.median()), tuning.start_time
+    found = landscape.starts(T.numpy(), data.nearest().numpy(), data.value.numpy(), sd, reach)
+    return landscape, torch.from_numpy(found), float(T.min())
 
 
 def with_draws(problem: MapProblem, solution: SparseSolution, choice: Choice, noise: float, draws: int, seed: int) -> MapSolution:

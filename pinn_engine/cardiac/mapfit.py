@@ -5,6 +5,7 @@
     edges     strength * integral of |grad u| (total variation): the background even, the border of a scar sharp; where a map is of
               pieces (`spare`), steep places of a first fit count less and flat ones more: their contrast is not shrunk then;
               with a smooth `background` in u it counts what u has beside that, and the background has its own normal prior
+    sources   no tissue but where a wave starts comes before all the tissue round it (`basins.py`)
     smooth    a whisper of biharmonic energy on T (where the equation is off), a broad normal prior on u round its mean
 Everything scales with l0 = sqrt(D0 / k), so that the same settings serve D = 0.02 and D = 20 mm^2/TU.
 """
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from ..core.sparse import Contaminated, Gaussian, Huber, Loss, Rows, SparseProblem, weighted_rows
 from .background import Background
+from .basins import Landscape
 from .beat import Beat, beats
 from .eikonal import EikonalDiffusion, front_constant
 from .model import AlievPanfilov
@@ -38,6 +40,7 @@ class Tuning:
     shrink: float = 0.6
     smooth: float = 0.009
     prior_sd: float = 2.0
+    source_sd: float = 0.05  # of how far a node may lie in a basin of T
     start_time: float = 1.0  # no equation before the earliest activation plus this: the stimulus' shape is not known
 
 
@@ -66,6 +69,13 @@ class Samples:
         on = kept[self.row]
         time = None if self.time is None else self.time[kept]
         return Samples(place[self.row[on]], self.column[on], self.weight[on], self.value[kept], self.sd[kept], time)
+
+    def nearest(self) -> Tensor:
+        """(R,) the node of the greatest weight for each observation."""
+        rising = self.weight.abs().argsort()
+        nodes = np.zeros(len(self.value), int)
+        nodes[self.row[rising].numpy()] = self.column[rising].numpy()  # the last one written stays
+        return torch.from_numpy(nodes)
 
     def with_sd(self, sd: float) -> Samples:
         return replace(self, sd=torch.full_like(self.value, sd))
@@ -111,6 +121,8 @@ class MapProblem(SparseProblem):
         dimension = e.cells.shape[1] - 1
         self.patch = (self.tuning.patch * self.length) ** dimension
         self.even = even  # one D for the whole tissue
+        self.landscape: Landscape | None = None  # where given, T gets no basins but where the equation is not asked to hold:
+        self.starts: Tensor | None = None  # (N,) bool, there, beside where T is earliest
         self.background: Background | None = None  # coefficients of a smooth part of u follow in theta then
         self._laplacian = equation.laplacian_rows(D0)
 
@@ -147,6 +159,8 @@ class MapProblem(SparseProblem):
         if self.active is None or moving:  # the mask follows T at first, then stays: a moving one lets the cost wander
             T = self.split(theta)[0]
             self.active = self.mask if self.mask is not None else T.min().clamp(min=self.begin) + self.tuning.start_time < T
+            if self.starts is not None:
+                self.active = self.active & ~self.starts
         if moving and self._stepped:
             self.rounding = max(last, self.rounding * self.tuning.shrink)
         self._stepped = True
@@ -171,6 +185,8 @@ class MapProblem(SparseProblem):
         terms["equation"] = self.equation.rows(T, u, c0, scale, Huber(t.knee), t.equation_sd, slope)
         terms["edges"] = self._edges(self.pieces(theta))
         terms["smooth"] = self._smooth(T)
+        if self.landscape is not None:
+            terms["sources"] = self._sources(T)
         mean = float(np.log(self.D0))
         root = (e.mass / self.patch).sqrt() * (0.44 / t.prior_sd)
         index = torch.arange(self.nodes)
@@ -223,6 +239,13 @@ class MapProblem(SparseProblem):
             slopes = torch.einsum("mci,mck->mik", e.gradients, self.background.basis[e.cells]) * self.length
             dense = -(root[:, None, None] * slopes).reshape(3 * m, -1)
         return Rows((root[:, None] * gradient).reshape(-1), row, column, value, exact, dense)
+
+    def _sources(self, T: Tensor) -> Rows:
+        assert self.landscape is not None
+        found = self.landscape.basins(T.numpy(), ~self.active.numpy())  # type: ignore[union-attr]
+        node, saddle, row = torch.from_numpy(found.node), torch.from_numpy(found.saddle), torch.arange(len(found.node))
+        slope = T.new_full((len(row),), 1.0 / self.tuning.source_sd)
+        return Rows((T[saddle] - T[node]) * slope, torch.cat([row, row]), torch.cat([node, saddle]), torch.cat([-slope, slope]))
 
     def _smooth(self, T: Tensor) -> Rows:
         row, column, value = self._laplacian

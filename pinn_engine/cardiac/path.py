@@ -97,9 +97,7 @@ def choose(
 
 
 def _spared(choice: Choice, problem: MapProblem, held: Samples, theta: Tensor, linear: SparseSolver, steps: int, allowed: float) -> Choice:
-    problem.rounding = problem.tuning.rounding[1]
-    problem.spare(theta)
-    solution = SparseGaussNewton(steps, relative=2e-3, damping=WARM).solve(problem, theta, linear)
+    solution = sparing(problem, theta, linear, steps)
     score = prediction_error(problem, held, solution.theta)
     if score > allowed:
         return replace(choice, spared=score)
@@ -116,8 +114,7 @@ def _with_background(
     if reach is None:
         return choice
     problem.background = modes.background(reach)
-    problem.spare(solution.theta)
-    solution = SparseGaussNewton(6, relative=2e-3, damping=WARM).solve(problem, solution.theta, linear)
+    solution = sparing(problem, solution.theta, linear)
     score = prediction_error(problem, held, solution.theta)
     if score > allowed:
         return replace(choice, under=score)
@@ -127,11 +124,15 @@ def _with_background(
 
 def over_background(problem: MapProblem, background: Background, theta: Tensor, linear: SparseSolver) -> SparseSolution:
     """A fit of few steps with this background laid under the pieces of `theta` = T, u, their borders spared."""
+    problem.background = background
+    return sparing(problem, torch.cat([theta, torch.zeros_like(background.sd)]), linear)
+
+
+def sparing(problem: MapProblem, theta: Tensor, linear: SparseSolver, steps: int = 6) -> SparseSolution:
+    """A fit of few steps from theta that spares the steep places it has there."""
     problem.rounding = problem.tuning.rounding[1]
     problem.spare(theta)
-    problem.background = background
-    start = torch.cat([theta, torch.zeros_like(background.sd)])
-    return SparseGaussNewton(6, relative=2e-3, damping=WARM).solve(problem, start, linear)
+    return SparseGaussNewton(steps, relative=2e-3, damping=WARM).solve(problem, theta, linear)
 
 
 def rounded(problem: MapProblem, solution: SparseSolution) -> SparseSolution:

@@ -55,6 +55,10 @@ class HeartData:
         """(N', ...) -> (N, ...), 0 outside."""
         return self.to_input @ values
 
+    def back_log(self, logs: np.ndarray) -> np.ndarray:
+        """The same of exp(logs), as D is interpolated in the equation too: between nodes of .1 and .02 it is .045, not .06."""
+        return (np.exp(self.back(logs)).T * self.inside).T
+
     def samples(self, sd: float) -> Samples:
         """Every observation on tissue that is fitted, placed on the fitted mesh."""
         place = self.to_input.tocsr()

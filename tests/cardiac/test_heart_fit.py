@@ -9,7 +9,7 @@ import pytest
 from pinn_engine.cardiac import phantom, shapes
 from pinn_engine.cardiac.fit import fit
 from pinn_engine.cardiac.model import AlievPanfilov
-from pinn_engine.cardiac.read import from_mesh, grids, read
+from pinn_engine.cardiac.read import HeartData, from_mesh, grids, read
 from pinn_engine.cardiac.result import NodeStatus
 from pinn_engine.cardiac.save import every_name
 from pinn_engine.cardiac.units import TimeUnit
@@ -99,6 +99,15 @@ def test_a_movie_is_fitted_on_a_coarser_grid_and_put_back():
     whole, coarse, up = grids((41, 31, 1), np.array([0.1, 0.2, 1.0]), limit=400)
     assert len(coarse.points) <= 600 < len(whole.points)
     np.testing.assert_allclose(up @ coarse.points, whole.points, atol=1e-9)
+
+
+def test_between_nodes_D_is_what_the_equation_has_there():
+    whole, coarse, up = grids((5, 2, 1), np.ones(3), 4)
+    data = HeartData(whole, coarse, up, np.arange(10) < 8, TU)
+    x = coarse.points[:, 0]
+    found = data.back_log(np.log(np.where(x > 0.0, 0.02, 0.1)))
+    np.testing.assert_allclose(found[:8:2], 0.1 * 0.2 ** np.minimum(whole.points[:8:2, 0] / x[2], 1.0))
+    assert (found[8:] == 0.0).all()
 
 
 def test_scar_from_a_movie(tmp_path):
