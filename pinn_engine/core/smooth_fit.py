@@ -18,11 +18,12 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from .coarse import CoarseSpace, TwoLevel
+from .coarse import CoarseSpace, Relaxed, TwoLevel
 from .roughness import EPSILON, Neighbours, Roughness
 
 STRENGTH_RANGE = (1e-2, 3e4)
 TAPER_RANGE, TAPER_FROM, TAPER_ACCELERATION = (0.01, 2.0), 2, 1.5  # least and most tau; turn after which it begins; exponent of its update
+TAPER_DEGREE = 3  # Chebyshev steps of its part of the preconditioner
 EVENED, EVENED_RATE = 6, 8.0  # steps of diffusion of the information at most, and times R's rate: see `Posterior._around`
 
 Linearised = tuple[Tensor, Tensor, Tensor]  # gradient (F, V), information (F, F, V), cost (V,) of the data at the fields
@@ -67,14 +68,15 @@ class Posterior:
     def __init__(self, information: Tensor, strength: Tensor, rough: Roughness, settings: SmoothSettings):
         self.information, self.strength, self.rough, self.settings = information, strength, rough, settings
         self.iterations = 0  # of the latest solve
-        self.cycles: list[list[TwoLevel]] = []
+        self.cycles: list[list[TwoLevel | Relaxed]] = []
         if rough.coarse is not None:
             # M + sqrt(A / d) is nearly (R + a)(1 + tau (R + a)), a what R is where M = sqrt(A / d)
             level = rough.families((self._around() / strength.unsqueeze(1)).sqrt().unsqueeze(2))
             for matrix, small, tau, s in zip(rough.matrices, rough.on_coarse, rough.tapers(), level.squeeze(3), strict=True):
                 shift = 2 * s / (1 + (1 + 4 * tau * s).sqrt())
-                both = [shift, shift + 1 / tau] if tau else [shift]
-                self.cycles.append([TwoLevel(matrix, small, one, rough.coarse) for one in both])
+                self.cycles.append([TwoLevel(matrix, small, shift, rough.coarse)])
+                if tau:  # as well conditioned as tau is small
+                    self.cycles[-1].append(Relaxed(matrix, shift + 1 / tau, TAPER_DEGREE))
 
     @cached_property
     def block_inverse(self) -> Tensor:
@@ -95,7 +97,7 @@ class Posterior:
         return self.strength[:, None, None] * self.rough.apply(x, times=2)
 
     def precondition(self, r: Tensor) -> Tensor:
-        """(F, V, S) about H^-1 r: by two cycles a field (four where it is tapered), or by the nodes' own blocks without a coarse space."""
+        """(F, V, S) about H^-1 r: by two cycles a field, and two relaxations where it is tapered; else by nodes' blocks."""
         if not self.cycles:
             return _blocks(self.block_inverse, r)
         solved = []
