@@ -87,7 +87,7 @@ class Posterior:
         """(F, V) information of each field, averaged as far as the fields go together: a smooth mode feels the average."""
         own = self.information.diagonal().clamp_min(0)
         rate = float((own.mean(dim=0) / self.strength).max().sqrt())  # of R at which the data and the prior weigh the same
-        return self.rough.smooth(own, round(min(EVENED, EVENED_RATE / max(rate, 1e-6)))).T
+        return self.rough.smooth(own, round(min(EVENED, EVENED_RATE / max(rate, 1e-6)))).clamp_min(0).T  # 0 may round below
 
     def apply(self, x: Tensor) -> Tensor:
         return _blocks(self.information, x) + self.prior(x)
@@ -180,10 +180,9 @@ def fit_smooth(
         history["cost"].append(total / x.shape[1])
         history.setdefault("iterations", []).append(post.iterations)
         strength, effective = _stronger(post, x, z, settings.acceleration)
-        if turn == TAPER_FROM:
-            rough = replace(rough, taper=settings.taper)
-        elif rough.taper:
-            rough = replace(rough, taper=_tapered(post, x, z))
+        if settings.taper and turn >= TAPER_FROM:
+            taper = _tapered(post, x, z) if rough.taper else settings.taper
+            rough, strength = _with_taper(rough, taper, strength, x)
         if turn % 2 == 1 and settings.degrees is not None:
             square = squared_differences(graph, x, z)
             rough = replace(rough, weight=graph.factor * edge_weights(square, on_edges, settings.degrees))
@@ -279,6 +278,17 @@ def _tapered(post: Posterior, x: Tensor, z: Tensor) -> tuple[float, ...]:
     step = (gain.clamp_min(1e-3) / paid.clamp_min(1e-20)).pow(TAPER_ACCELERATION).clamp(0.3, 3.0)
     new = (torch.tensor(post.rough.tapers()) * step).clamp_max(TAPER_RANGE[1])
     return tuple(v if v > TAPER_RANGE[0] else 0.0 for v in new.tolist())
+
+
+def _with_taper(rough: Roughness, taper: tuple[float, ...], strength: Tensor, x: Tensor) -> tuple[Roughness, Tensor]:
+    """Another tau, and the strength at which the fields x (F, V) pay as before: learnt side by side the two would swing."""
+
+    def paid(one: Roughness) -> Tensor:
+        return one.apply(x.unsqueeze(2)).square().sum(dim=(1, 2)).unflatten(0, (len(one.weight), -1)).sum(dim=1)
+
+    new = replace(rough, taper=taper)
+    less = paid(rough) / paid(new).clamp_min(1e-20)
+    return new, (strength * less.repeat_interleave(len(strength) // len(less))).clamp(*STRENGTH_RANGE)
 
 
 def _blocks(blocks: Tensor, x: Tensor) -> Tensor:

@@ -79,7 +79,8 @@ def _of_change(data: Linearised, count: int) -> tuple[Tensor, Tensor, Tensor]:
 
 def _posterior(information: Tensor, slab: tuple[float, float]) -> tuple[Tensor, Tensor]:
     """(2, 2, V) covariance of a change with this prior, and (V,) log determinant of prior over posterior."""
-    a, b, c = information[0, 0] + slab[0] ** -2, information[0, 1], information[1, 1] + slab[1] ** -2
-    determinant = a * c - b * b
-    inverse = torch.stack([torch.stack([c, -b]), torch.stack([-b, a])]) / determinant
-    return inverse, (determinant * (slab[0] * slab[1]) ** 2).log()
+    flow, arrival = slab[0] ** -2, slab[1] ** -2
+    a, b, c = information[0, 0], information[0, 1], information[1, 1]
+    determinant = (a * c - b * b).clamp_min(0) + a * arrival + c * flow + flow * arrival  # the difference may round to less than nothing
+    inverse = torch.stack([torch.stack([c + arrival, -b]), torch.stack([-b, a + flow])]) / determinant
+    return inverse, (determinant / (flow * arrival)).log()
