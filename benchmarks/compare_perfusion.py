@@ -92,7 +92,7 @@ def tutorial(quick: bool, seed: int) -> Section:
     few = 1 if quick else 3
     v = draw(4000, 0.02, seed)
     one = draw(1, 0.02, seed)
-    options = {"model": "simplified", "unknown": ("cbf", "att")}
+    options = {"model": "simplified", "unknown": ("cbf", "att"), "spatial": False}  # no voxel is another's neighbour
 
     def score(made: dict[str, Any]) -> tuple[str, ...]:
         cbf, att = np.ravel(made["cbf"])[:few], np.ravel(made["att"])[:few]
