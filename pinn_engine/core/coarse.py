@@ -70,52 +70,44 @@ class CoarseSpace:
         return (self.down @ scaled).to_dense()
 
 
-class Relaxed:
-    """About (R + S)^-1, by Chebyshev iteration from zero on the upper part of the spectrum; D^-1 (R + S) has no eigenvalue above 2.
+class TwoLevel:
+    """One symmetric cycle for (R + S) x = r: Chebyshev smoothing, correction on the coarse space, Chebyshev smoothing.
 
     T fields of one R side by side, each with its own S = diag(`shift`), (V, T): products cost hardly more for many columns than for one.
     """
 
-    def __init__(self, matrix: Tensor, shift: Tensor, degree: int):
-        self.matrix, self.shift, self.degree = matrix, shift.unsqueeze(2), degree
+    def __init__(self, matrix: Tensor, on_coarse: Tensor, shift: Tensor, coarse: CoarseSpace):
+        """`on_coarse` (J, J): `coarse.of(matrix)`."""
+        self.matrix, self.shift, self.coarse = matrix, shift.unsqueeze(2), coarse
         rows = torch.repeat_interleave(torch.arange(matrix.shape[0]), matrix.crow_indices().long().diff())
         self.root = 1 / (matrix.values()[rows == matrix.col_indices()].unsqueeze(1) + shift).unsqueeze(2)
+        self.small = torch.stack([_inverse(on_coarse + coarse.of_diagonal(one)) for one in shift.T])
 
-    def apply(self, x: Tensor) -> Tensor:
-        """(V, T, S) of the same."""
+    def solve(self, rhs: Tensor) -> Tensor:
+        """(V, T, S)"""
+        x = self._smooth(rhs)
+        left = self.coarse.down @ self._apply(x).neg_().add_(rhs).flatten(1)
+        right = torch.bmm(self.small, left.unflatten(1, rhs.shape[1:]).transpose(0, 1)).transpose(0, 1)
+        x = x + (self.coarse.up @ right.flatten(1)).view_as(x)
+        return x + self._smooth(self._apply(x).neg_().add_(rhs))
+
+    def _apply(self, x: Tensor) -> Tensor:
         return (self.matrix @ x.flatten(1)).view_as(x).addcmul_(self.shift, x)
 
-    def solve(self, r: Tensor) -> Tensor:
-        """(V, T, S)"""
+    def _smooth(self, r: Tensor) -> Tensor:
+        """Chebyshev iteration from zero on the upper part of the spectrum; D^-1 (R + S) has no eigenvalue above 2."""
         low, high = CHEBYSHEV
         centre, half = 0.5 * (high + low), 0.5 * (high - low)
         rho = half / centre
         step = self.root * r / centre
         x = step.clone()
-        for _ in range(self.degree - 1):
+        for _ in range(DEGREE - 1):
             new = 1 / (2 * centre / half - rho)
-            left = self.apply(x).neg_().add_(r)
+            left = self._apply(x).neg_().add_(r)
             step.mul_(new * rho).addcmul_(left, self.root, value=2 * new / half)
             x.add_(step)
             rho = new
         return x
-
-
-class TwoLevel:
-    """One symmetric cycle for (R + S) x = r: `Relaxed`, correction on the coarse space, `Relaxed`."""
-
-    def __init__(self, matrix: Tensor, on_coarse: Tensor, shift: Tensor, coarse: CoarseSpace):
-        """`on_coarse` (J, J): `coarse.of(matrix)`."""
-        self.fine, self.coarse = Relaxed(matrix, shift, DEGREE), coarse
-        self.small = torch.stack([_inverse(on_coarse + coarse.of_diagonal(one)) for one in shift.T])
-
-    def solve(self, rhs: Tensor) -> Tensor:
-        """(V, T, S)"""
-        x = self.fine.solve(rhs)
-        left = self.coarse.down @ self.fine.apply(x).neg_().add_(rhs).flatten(1)
-        right = torch.bmm(self.small, left.unflatten(1, rhs.shape[1:]).transpose(0, 1)).transpose(0, 1)
-        x = x + (self.coarse.up @ right.flatten(1)).view_as(x)
-        return x + self.fine.solve(self.fine.apply(x).neg_().add_(rhs))
 
 
 def _inverse(matrix: Tensor) -> Tensor:

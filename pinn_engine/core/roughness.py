@@ -1,29 +1,23 @@
-"""How rough fields over a neighbourhood graph are: M = R + tau R^2, R = epsilon I + L with L the weighted graph Laplacian, and the prior
-precision d M^2.
+"""How rough fields over a neighbourhood graph are: R = epsilon I + L with L the weighted graph Laplacian, and the prior precision d R^2.
 
 R^2 penalises curvature and leaves slopes nearly free; epsilon keeps it invertible (a Matern field of range 1/sqrt(epsilon) voxels,
-Lindgren 2011, doi:10.1111/j.1467-9868.2011.00777.x). tau, in squared voxels, tapers what is finer than sqrt(tau). One sparse matrix a
-field, whose values alone change when edges are re-weighted.
+Lindgren 2011, doi:10.1111/j.1467-9868.2011.00777.x). One sparse matrix a field, whose values alone change when edges are re-weighted.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
-from scipy.sparse import csr_matrix
 from torch import Tensor
 
 if TYPE_CHECKING:
     from .coarse import CoarseSpace
 
 NEIGHBOURS = ((0, 0, 1), (0, 1, 0), (1, 0, 0), (0, 1, 1), (0, 1, -1), (1, 0, 1), (1, 0, -1), (1, 1, 0), (1, -1, 0))
-EVENING = 20  # Chebyshev steps of (I + tau R)^-1
 EPSILON = 1e-3  # range of 30 voxels: the mean of a tissue is free, a smaller value costs iterations only
 
 
@@ -78,16 +72,15 @@ def csr(row: Tensor, column: Tensor, values: Tensor, size: tuple[int, int]) -> T
 
 @dataclass(frozen=True)
 class Roughness:
-    """M of Q families of fields on one graph; `weight` (Q, E) are the edges' weights, their length factor included.
+    """R of Q families of fields on one graph; `weight` (Q, E) are the edges' weights, their length factor included.
 
-    Fields (F, V, S) of a family follow each other, F / Q of them, and share its M.
+    Fields (F, V, S) of a family follow each other, F / Q of them, and share its R.
     """
 
     graph: Neighbours
     weight: Tensor
     epsilon: float = EPSILON
     coarse: CoarseSpace | None = None  # for preconditioning
-    taper: tuple[float, ...] = ()  # tau of each family; () for none
 
     @cached_property
     def on_coarse(self) -> list[Tensor]:
@@ -105,55 +98,20 @@ class Roughness:
         """(Q, V, F / Q, S) of fields (F, V, S): what one matrix is multiplied with, side by side in memory."""
         return x.unflatten(0, (len(self.weight), -1)).transpose(1, 2).contiguous()
 
-    def tapers(self) -> tuple[float, ...]:
-        """(Q,) tau of each family."""
-        return self.taper or (0.0,) * len(self.weight)
-
     def apply(self, x: Tensor, times: int = 1) -> Tensor:
-        """(F, V, S) M x of every field, `times` times."""
-
-        def bent(matrix: Tensor, tau: float, y: Tensor) -> Tensor:
+        """(F, V, S) R x of every field, `times` times."""
+        out = []
+        for matrix, y in zip(self.matrices, self.families(x), strict=True):
+            flat = y.flatten(1)
             for _ in range(times):
-                y = matrix @ y
-                y = y.add(matrix @ y, alpha=tau) if tau else y
-            return y
-
-        return self._each(x, bent)
-
-    def tapered(self, x: Tensor) -> Tensor:
-        """(F, V, S) tau R^2 x: what M x changes by with log tau."""
-        return self._each(x, lambda matrix, tau, y: tau * (matrix @ (matrix @ y)) if tau else torch.zeros_like(y))
-
-    def by_taper(self, x: Tensor) -> Tensor:
-        """(F, V, S) M^-2 d(M^2) / d(log tau) x = 2 tau R (I + tau R)^-1 x."""
-        return self._each(x, lambda matrix, tau, y: 2 * (y - self._evened(matrix, tau, y)) if tau else torch.zeros_like(y))
-
-    def _evened(self, matrix: Tensor, tau: float, y: Tensor) -> Tensor:
-        """(I + tau R)^-1 y by Chebyshev iteration: the spectrum lies within 1 and 1 + 2 tau max R_ii."""
-        rows = torch.repeat_interleave(torch.arange(len(y)), matrix.crow_indices().long().diff())
-        high = 1 + 2 * tau * float(matrix.values()[rows == matrix.col_indices()].max())
-        centre, half = 0.5 * (high + 1), 0.5 * (high - 1)
-        rho, step = half / centre, y / centre
-        x = step
-        for _ in range(EVENING):
-            new = 1 / (2 * centre / half - rho)
-            step = new * rho * step + 2 * new / half * (y - x - tau * (matrix @ x))
-            x, rho = x + step, new
-        return x
-
-    def _each(self, x: Tensor, change: Callable[[Tensor, float, Tensor], Tensor]) -> Tensor:
-        """`change` of every family's matrix, tau and fields (V, F / Q x S), back as (F, V, S)."""
-        parts = zip(self.matrices, self.tapers(), self.families(x), strict=True)
-        return torch.cat([change(matrix, tau, y.flatten(1)).view_as(y).transpose(0, 1) for matrix, tau, y in parts])
+                flat = matrix @ flat
+            out.append(flat.view_as(y).transpose(0, 1))
+        return torch.cat(out)
 
     def diagonal(self, strength: Tensor) -> Tensor:
-        """(F, V) the diagonal of d M^2, d = `strength` (F,)."""
-        own = []
-        for matrix, tau in zip(self.matrices, self.tapers(), strict=True):
-            parts = (part.numpy() for part in (matrix.values(), matrix.col_indices(), matrix.crow_indices()))
-            bent = csr_matrix(tuple(parts), shape=tuple(matrix.shape))
-            bent = bent + tau * (bent @ bent) if tau else bent
-            own.append(torch.as_tensor(np.asarray(bent.multiply(bent).sum(axis=1))).flatten().to(strength))
+        """(F, V) the diagonal of d R^2, d = `strength` (F,)."""
+        square = self.weight**2
+        own = [(self.graph.degree(w) + self.epsilon) ** 2 + self.graph.degree(s) for w, s in zip(self.weight, square, strict=True)]
         return strength.unsqueeze(1) * torch.stack(own).repeat_interleave(len(strength) // len(own), dim=0)
 
     def smooth(self, x: Tensor, steps: int) -> Tensor:

@@ -1,6 +1,6 @@
 """Joint maximum-a-posteriori fit of F smooth fields on a graph, the strength of smoothing learnt from the data, with posterior samples.
 
-Model: node v has data of its own that depend on its F values x_v; field k has the prior N(0, (d_k M_k^2)^-1), M from `roughness`. Fields
+Model: node v has data of its own that depend on its F values x_v; field k has the prior N(0, (d_k R_k^2)^-1), R from `roughness`. Fields
 of one family (the same quantity of two tissues) have one strength d, which the weaker data alone could not tell, and edges at the same
 places. A field is there at all nodes, also where its tissue is not: across a sulcus, or from one gyrus to the next, it goes straight.
 One outer turn is a Gauss-Newton step by preconditioned conjugate gradients, a few exact samples of the linearised posterior
@@ -13,17 +13,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from .coarse import CoarseSpace, Relaxed, TwoLevel
+from .coarse import CoarseSpace, TwoLevel
 from .roughness import EPSILON, Neighbours, Roughness
 
 STRENGTH_RANGE = (1e-2, 3e4)
-TAPER_RANGE, TAPER_FROM, TAPER_ACCELERATION = (0.01, 2.0), 2, 1.5  # least and most tau; turn after which it begins; exponent of its update
-TAPER_DEGREE = 3  # Chebyshev steps of its part of the preconditioner
 EVENED, EVENED_RATE = 6, 8.0  # steps of diffusion of the information at most, and times R's rate: see `Posterior._around`
 
 Linearised = tuple[Tensor, Tensor, Tensor]  # gradient (F, V), information (F, F, V), cost (V,) of the data at the fields
@@ -37,7 +34,6 @@ class SmoothSettings:
     turns: int = 12
     degrees: float | None = 6.0
     strength: float = 3.0  # to begin with: from far above, fields of little signal flatten and stay so
-    taper: tuple[float, ...] = ()  # tau of each family that learning begins with, see `Roughness`; 0 stays 0
     turn_samples: int = 4
     samples: int = 24
     tolerance: float = 5e-3
@@ -68,20 +64,13 @@ class Posterior:
     def __init__(self, information: Tensor, strength: Tensor, rough: Roughness, settings: SmoothSettings):
         self.information, self.strength, self.rough, self.settings = information, strength, rough, settings
         self.iterations = 0  # of the latest solve
-        self.cycles: list[list[TwoLevel | Relaxed]] = []
+        self.cycles: list[TwoLevel] = []
         if rough.coarse is not None:
-            # M + sqrt(A / d) is nearly (R + a)(1 + tau (R + a)), a what R is where M = sqrt(A / d)
-            level = rough.families((self._around() / strength.unsqueeze(1)).sqrt().unsqueeze(2))
-            for matrix, small, tau, s in zip(rough.matrices, rough.on_coarse, rough.tapers(), level.squeeze(3), strict=True):
-                shift = 2 * s / (1 + (1 + 4 * tau * s).sqrt())
-                self.cycles.append([TwoLevel(matrix, small, shift, rough.coarse)])
-                if tau:  # as well conditioned as tau is small
-                    self.cycles[-1].append(Relaxed(matrix, shift + 1 / tau, TAPER_DEGREE))
-
-    @cached_property
-    def block_inverse(self) -> Tensor:
-        """(F, F, V) of each node's own block of H."""
-        return _inverse(self.information + torch.diag_embed(self.rough.diagonal(self.strength).T).permute(1, 2, 0))
+            shift = rough.families((self._around() / strength.unsqueeze(1)).sqrt().unsqueeze(2))
+            parts = zip(rough.matrices, rough.on_coarse, shift.squeeze(3), strict=True)
+            self.cycles = [TwoLevel(matrix, small, one, rough.coarse) for matrix, small, one in parts]
+        block = information + torch.diag_embed(rough.diagonal(strength).T).permute(1, 2, 0)
+        self.block_inverse = _inverse(block)
 
     def _around(self) -> Tensor:
         """(F, V) information of each field, averaged as far as the fields go together: a smooth mode feels the average."""
@@ -93,18 +82,14 @@ class Posterior:
         return _blocks(self.information, x) + self.prior(x)
 
     def prior(self, x: Tensor) -> Tensor:
-        """(F, V, S) d M^2 x"""
+        """(F, V, S) d R^2 x"""
         return self.strength[:, None, None] * self.rough.apply(x, times=2)
 
     def precondition(self, r: Tensor) -> Tensor:
-        """(F, V, S) about H^-1 r: by two cycles a field, and two relaxations where it is tapered; else by nodes' blocks."""
+        """(F, V, S) about H^-1 r: by two cycles a field, or by the nodes' own blocks without a coarse space."""
         if not self.cycles:
             return _blocks(self.block_inverse, r)
-        solved = []
-        for cycles, tau, y in zip(self.cycles, self.rough.tapers(), self.rough.families(r), strict=True):
-            for cycle in (*cycles, *reversed(cycles)):
-                y = cycle.solve(y)
-            solved.append((y / tau**2 if tau else y).transpose(0, 1))
+        solved = [cycle.solve(cycle.solve(y)).transpose(0, 1) for cycle, y in zip(self.cycles, self.rough.families(r), strict=True)]
         return torch.cat(solved) / self.strength[:, None, None]
 
     def solve(self, rhs: Tensor, start: Tensor | None = None) -> Tensor:
@@ -180,12 +165,9 @@ def fit_smooth(
         history["cost"].append(total / x.shape[1])
         history.setdefault("iterations", []).append(post.iterations)
         strength, effective = _stronger(post, x, z, settings.acceleration)
-        if settings.taper and turn >= TAPER_FROM:
-            taper = _tapered(post, x, z) if rough.taper else settings.taper
-            rough, strength = _with_taper(rough, taper, strength, x)
         if turn % 2 == 1 and settings.degrees is not None:
             square = squared_differences(graph, x, z)
-            rough = replace(rough, weight=graph.factor * edge_weights(square, on_edges, settings.degrees))
+            rough = Roughness(graph, graph.factor * edge_weights(square, on_edges, settings.degrees), settings.epsilon, coarse)
         if progress:
             progress((turn + 1) / (settings.turns + 4))
     nothing = x.new_zeros(0)
@@ -267,28 +249,6 @@ def _stronger(post: Posterior, x: Tensor, z: Tensor, acceleration: float) -> tup
     ratio = by_family[0].clamp_min(1.0) / by_family[1].clamp_min(1e-20)
     step = (ratio**acceleration).clamp(0.1, 10.0).expand(-1, len(x) // len(ratio)).flatten()
     return (post.strength * step).clamp(*STRENGTH_RANGE), effective
-
-
-def _tapered(post: Posterior, x: Tensor, z: Tensor) -> tuple[float, ...]:
-    """New tau of each family: what the evidence gains by log tau, tr(H^-1 A M^-2 d(M^2)) by samples, against what the fields x pay."""
-    gain = (_blocks(post.information, z) * post.rough.by_taper(z)).mean(dim=2).sum(dim=1)
-    y = x.unsqueeze(2)
-    paid = 2 * post.strength * (post.rough.apply(y) * post.rough.tapered(y)).sum(dim=(1, 2))
-    gain, paid = (v.unflatten(0, (len(post.rough.weight), -1)).sum(dim=1) for v in (gain, paid))
-    step = (gain.clamp_min(1e-3) / paid.clamp_min(1e-20)).pow(TAPER_ACCELERATION).clamp(0.3, 3.0)
-    new = (torch.tensor(post.rough.tapers()) * step).clamp_max(TAPER_RANGE[1])
-    return tuple(v if v > TAPER_RANGE[0] else 0.0 for v in new.tolist())
-
-
-def _with_taper(rough: Roughness, taper: tuple[float, ...], strength: Tensor, x: Tensor) -> tuple[Roughness, Tensor]:
-    """Another tau, and the strength at which the fields x (F, V) pay as before: learnt side by side the two would swing."""
-
-    def paid(one: Roughness) -> Tensor:
-        return one.apply(x.unsqueeze(2)).square().sum(dim=(1, 2)).unflatten(0, (len(one.weight), -1)).sum(dim=1)
-
-    new = replace(rough, taper=taper)
-    less = paid(rough) / paid(new).clamp_min(1e-20)
-    return new, (strength * less.repeat_interleave(len(strength) // len(less))).clamp(*STRENGTH_RANGE)
 
 
 def _blocks(blocks: Tensor, x: Tensor) -> Tensor:

@@ -24,7 +24,6 @@ from .model import POOL, PURE, BrainModel
 from .noise import noise_excess
 from .tissue import T1, Tissue, classify, from_maps
 
-TAPER = (0.3, 0.0)  # of flow and arrival to begin with: tapered too, intervals of arrival are too narrow where it has steps
 WIDE = 2.0  # times the tissue's typical interval, at least, of one that says nothing
 DISAGREES = 2.0  # pooled start and fit this many sd apart are flagged
 
@@ -70,7 +69,7 @@ def fit_spatial(plan: Plan, scan: Scan, tissue: Tissue, level: float, progress: 
     model = BrainModel(plan, level * plan.equation_unit, tissue, excess)
     graph = graph_of(scan, plan.c)
     start, pooled_att = pooled_start(model, graph)
-    settings = SmoothSettings(taper=TAPER, seed=plan.s.seed)
+    settings = SmoothSettings(seed=plan.s.seed)
     coarse = coarse_space(scan, plan.c)
     smooth = fit_smooth(model.linearise, graph, model.unit / model.flow, start, settings, coarse, progress, model.recentre)
     search = FocusSearch(model, scan.grid.spacing, smooth, settings)
