@@ -45,7 +45,7 @@ class Loose:
     @classmethod
     def of(cls, data: Linearised, count: int, excess: float) -> Loose:
         """From data linearised at 2 `count` fields; one voxel is no structure, so here its data count in full."""
-        gradient, _, information = _of_change(data, count)
+        gradient, _, information = of_change(data, count)
         evidence = [torch.zeros_like(data[2])]
         for slab in SLABS:
             inverse, log_volume = _posterior(information * excess, slab)
@@ -56,9 +56,9 @@ class Loose:
     def freed(self, data: Linearised, count: int) -> Linearised:
         """Linearised data with the voxel's own change integrated out, as far as there is one."""
         gradient, information, cost = data
-        by_change, across, of_change = _of_change(data, count)
+        by_change, across, on_change = of_change(data, count)
         for p, (flow, arrival) in zip(self.likely[:, 1:].T, SLABS, strict=True):
-            inverse, _ = _posterior(of_change, (flow * self.excess**0.5, arrival * self.excess**0.5))
+            inverse, _ = _posterior(on_change, (flow * self.excess**0.5, arrival * self.excess**0.5))
             taken = p * torch.einsum("abv,bfv->afv", inverse, across)
             gradient = gradient - torch.einsum("afv,av->fv", taken, by_change)
             information = information - torch.einsum("afv,agv->fgv", taken, across)
@@ -71,7 +71,7 @@ def together(values: Tensor, count: int) -> Tensor:
     return values.unflatten(0, (2, count)).sum(dim=1)
 
 
-def _of_change(data: Linearised, count: int) -> tuple[Tensor, Tensor, Tensor]:
+def of_change(data: Linearised, count: int) -> tuple[Tensor, Tensor, Tensor]:
     """Gradient (2, V) on a voxel's change, information across it and the fields (2, 2 count, V), and on it (2, 2, V)."""
     across = together(data[1], count)
     return together(data[0], count), across, together(across.transpose(0, 1), count)

@@ -18,7 +18,7 @@ from ...core.smooth_fit import Linearised
 from ..arrival import scores
 from ..arterial import Marginal
 from ..plan import Plan
-from .loose import Loose, together
+from .loose import Loose, of_change, together
 from .tissue import Tissue
 
 LEAST_FLOW = 0.05  # of the strongest tissue's: fluid, which has none, still needs a unit
@@ -188,8 +188,8 @@ class BrainModel:
 
     def linearise_together(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Gradient (2, V) and information (2, 2, V) on what moves the fields of all tissues alike."""
-        gradient, information, _ = self.linearise(x)
-        return together(gradient, self.count), together(together(information, self.count).transpose(0, 1), self.count)
+        gradient, _, information = of_change(self.linearise(x), self.count)
+        return gradient, information
 
     def alike(self, both: np.ndarray | Tensor) -> Tensor:
         """(2T, V) fields of all tissues from one change of relative flow and arrival (2, V)."""
