@@ -63,9 +63,10 @@ def fit(
     `model`: "buxton" (None) or "simplified". `method`: "pinn" weighs the data against the kinetic equation, which may err by
     `model_error` (sd relative to the scan's typical signal; None: by evidence, at least 5 %); "nlls" is the plain closed form without a
     prior on ATT. `network`: "features" (shared features, output layer eliminated) or "mlp" (one network a voxel, all weights trained).
-    `device`: "auto", "cpu", "cuda[:i]" or "mps". `spatial`: fit all voxels together, each tissue smooth in space as far as the data
-    support it (docs/spatial.md); tissue classes, and with them T1, come from M0 and the difference signal where no T1 map is given. None:
-    where there are several delays and 1,000 voxels, "pinn" and "features", and T1 of blood is not fitted in every voxel.
+    `device`: "auto" (CUDA where there is some; where it fails, the CPU), "cpu", "cuda[:i]" or "mps".
+    `spatial`: fit all voxels together, each tissue smooth in space as far as the data support it (docs/spatial.md); tissue classes, and
+    with them T1, come from M0 and the difference signal where no T1 map is given. None: where there are several delays and 1,000 voxels,
+    "pinn" and "features", and T1 of blood is not fitted in every voxel.
     `weigh_volumes`: pairs that lie far from the other repeats of their delay (motion, artefacts) count less; clean scans are not touched.
     `preset` "infant" (docs/infant.md): the simplified model, all voxels together, and one T1 of blood for the subject, unless it was given
     when reading; options that are given win over the preset's. The equation is then exact unless `model_error` is given.
@@ -90,33 +91,54 @@ def fit(
         raise InputError(scan.source, "no voxel can be fitted", found=found, fix="check the mask, M0 and the image for NaN and zeros")
     if spatial is None:
         spatial = joint if preset is not None else spatial_by_default(settings, scan, len(c))
-    wild = impossible(c)
     if preset is not None and joint:
-        if (made := scan.acquisition.origins.get("mask")) is not None and made.value == "made":
+        if (mask := scan.acquisition.origins.get("mask")) is not None and mask.value == "made":
             notes.append("The mask is an automatic one, made for whole brains; of a small region it loses up to half: give --mask.")
-        return report_weights(_subject(scan, c, settings, spatial, wild, notes, progress), weights)
-    together = spatial and can_be_spatial(settings, scan, notes)
-    if together and settings.device != "cpu":
-        notes.append(f"All voxels together are fitted on the CPU; --no-spatial fits each by itself on {settings.device}.")
-    wild, measured, tissue = wild & together, c.data, None
+    else:
+        spatial = spatial and can_be_spatial(settings, scan, notes)
+    make = _subject if preset is not None and joint else _voxels
+    try:
+        made = make(scan, c, settings, spatial, list(notes), progress)
+    except RuntimeError as failure:
+        if device != "auto" or settings.device == "cpu":
+            raise
+        reason = str(failure).partition("\n")[0]
+        notes.append(f"The fit failed on {settings.device} ({reason}), so it was made on the CPU; --device cpu saves the attempt.")
+        made = make(scan, c, replace(settings, device="cpu"), spatial, notes, progress)
+    return report_weights(made, weights)
+
+
+def _voxels(scan: Scan, c: Curves, settings: Settings, spatial: bool, notes: list[str], progress: Progress | None) -> PerfusionFit:
+    """Every voxel by itself, or all together."""
+    if spatial:
+        settings = _off_mps(settings, notes)
+    wild, measured, tissue = impossible(c) & spatial, c.data, None
     c = _without(c, wild, notes)
-    if together or scan.tissue is not None:
+    if spatial or scan.tissue is not None:
         scan, c, classes = _classified(scan, c, settings)
-        tissue = classes if together else None
+        tissue = classes if spatial else None
     plan = Plan(c, scan, settings)
     plan.c = weightless(measured_noise(plan), wild)
     level = 0.0
-    if method == "pinn":
-        level = max(model_error_by_evidence(plan), LEAST_MODEL_ERROR) if model_error is None else model_error
+    if settings.method == "pinn":
+        level = max(model_error_by_evidence(plan), LEAST_MODEL_ERROR) if settings.model_error is None else settings.model_error
     if "abv" in settings.unknown and scan.m0 is not None:
         share = (tissue or tissue_of(scan, plan.c)).share
         plan.arterial = ArterialSearch(plan, scan.mask.shape, scan.grid.spacing, share).prior()
     if tissue is None:
-        return report_weights(_result(scan, plan, solve(plan, level, progress), level, notes), weights)
+        return _result(scan, plan, solve(plan, level, progress), level, notes)
     brain = fit_spatial(plan, scan, tissue, level, (lambda done: progress("fit", done)) if progress else None)
     plan.c = replace(plan.c, data=measured)  # as it was, for who looks at it
     result = add_spatial(_result(scan, plan, brain.solution, level, notes, brain.predicted), plan.c, brain)
-    return report_weights(_with_prior_at(result, plan.c, wild), weights)
+    return _with_prior_at(result, plan.c, wild)
+
+
+def _off_mps(settings: Settings, notes: list[str]) -> Settings:
+    """Joint fits need float64 and sparse matrices, which mps does not know: they run on the CPU, and a note says so."""
+    if not settings.device.startswith("mps"):
+        return settings
+    notes.append(f"All voxels together are fitted on the CPU: {settings.device} knows neither float64 nor sparse matrices.")
+    return replace(settings, device="cpu")
 
 
 def _without(c: Curves, wild: np.ndarray, notes: list[str]) -> Curves:
@@ -138,9 +160,7 @@ def _classified(scan: Scan, c: Curves, settings: Settings) -> tuple[Scan, Curves
     return with_tissue(scan, c if c.degrees else measured_noise(Plan(c, scan, settings)))
 
 
-def _subject(
-    scan: Scan, c: Curves, settings: Settings, spatial: bool, wild: np.ndarray, notes: list[str], progress: Progress | None
-) -> PerfusionFit:
+def _subject(scan: Scan, c: Curves, settings: Settings, spatial: bool, notes: list[str], progress: Progress | None) -> PerfusionFit:
     """Flow, arrival time and, where it is unknown, one T1 of blood for the whole scan."""
     if "abv" in settings.unknown:
         raise InputError(scan.source, "--preset does not fit abv", found=",".join(settings.unknown), fix="leave abv or --preset out")
@@ -149,9 +169,9 @@ def _subject(
     if uses_networks(settings):
         raise InputError(scan.source, "--preset works with --network features", found=settings.network, fix="leave --network out")
     level = (settings.model_error or 0.0) if settings.method == "pinn" else 0.0
-    settings = replace(settings, model_error=level)
+    settings = _off_mps(replace(settings, model_error=level), notes)
     told = (lambda done: progress("fit", done)) if progress else None
-    tissue, measured = None, c.data
+    tissue, measured, wild = None, c.data, impossible(c)
     c = _without(c, wild, notes)
     if spatial and len(c) > LARGE:
         scan, c, tissue = _classified(scan, c, settings)

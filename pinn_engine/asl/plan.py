@@ -220,7 +220,7 @@ class Plan:
             return None
         a, t = self.arterial, self.times + self.group_delay[self.group[rows]].unsqueeze(1)
         curve = arterial_curve(self.labeling, t, self.tau, a.abat[rows].unsqueeze(1).to(t), self.t1b).to(precision)
-        rotation = self.rows_of(rows, self.tables.rotation)
+        rotation = self.rows_of(rows, self.tables.rotation).to(curve)
         rotated = curve @ rotation[0] if rotation.shape[0] == 1 else (curve.unsqueeze(1) @ rotation).squeeze(1)
         return Marginal(rotated * precision, a.mean[rows].to(precision), a.sd[rows].to(precision))
 

@@ -70,7 +70,7 @@ def add_fit(p: argparse.ArgumentParser) -> None:
     fit.add_argument("--spatial", action=argparse.BooleanOptionalAction, default=None, help=joint)
     weigh = "pairs far from the other repeats of their delay (motion, artefacts) count less (default: %(default)s)"
     fit.add_argument("--weigh-volumes", action=argparse.BooleanOptionalAction, default=True, help=weigh)
-    fit.add_argument("--device", default="auto", help="auto, cpu, cuda[:i] or mps (voxel by voxel); default %(default)s")
+    fit.add_argument("--device", default="auto", help="auto, cpu, cuda[:i] or mps (there voxel by voxel only); default %(default)s")
     fit.add_argument("--seed", type=int, default=0, help="default %(default)s")
     fit.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all cores)")
     fit.add_argument("--progress", choices=("bar", "json", "none"), help="default: bar on a terminal")

@@ -40,12 +40,13 @@ def _hats(position: Tensor, pitch: float) -> tuple[Tensor, Tensor, Tensor]:
     part, size = place - low, low.amax(dim=0) + 2
     columns, weights = [], []
     for corner in itertools.product((0, 1), repeat=3):
-        at, up = low + torch.tensor(corner), torch.tensor(corner, dtype=torch.bool)
+        up = torch.tensor(corner, dtype=torch.bool, device=position.device)
+        at = low + up.long()
         weights.append(torch.where(up, part, 1 - part).prod(dim=1))
         columns.append((at[:, 0] * size[1] + at[:, 1]) * size[2] + at[:, 2])
-    node, weight = torch.arange(len(place)).repeat(8), torch.cat(weights)
+    node, weight = torch.arange(len(place), device=position.device).repeat(8), torch.cat(weights)
     column = torch.unique(torch.cat(columns), return_inverse=True)[1]
-    mass = torch.zeros(int(column.max()) + 1, dtype=weight.dtype).index_add_(0, column, weight**2)
+    mass = weight.new_zeros(int(column.max()) + 1).index_add_(0, column, weight**2)
     kept = mass[column] > 1e-3
     return node[kept], torch.unique(column[kept], return_inverse=True)[1], weight[kept]
 
@@ -55,7 +56,7 @@ class CoarseSpace:
 
     def __init__(self, basis: Tensor):
         self.up = basis
-        rows = torch.repeat_interleave(torch.arange(basis.shape[0]), basis.crow_indices().long().diff())
+        rows = _rows(basis)
         order = torch.argsort(basis.col_indices().long() * basis.shape[0] + rows)
         self.down = csr(basis.col_indices()[order], rows[order], basis.values()[order], (basis.shape[1], basis.shape[0]))
         self._rows = rows
@@ -79,8 +80,7 @@ class TwoLevel:
     def __init__(self, matrix: Tensor, on_coarse: Tensor, shift: Tensor, coarse: CoarseSpace):
         """`on_coarse` (J, J): `coarse.of(matrix)`."""
         self.matrix, self.shift, self.coarse = matrix, shift.unsqueeze(2), coarse
-        rows = torch.repeat_interleave(torch.arange(matrix.shape[0]), matrix.crow_indices().long().diff())
-        self.root = 1 / (matrix.values()[rows == matrix.col_indices()].unsqueeze(1) + shift).unsqueeze(2)
+        self.root = 1 / (matrix.values()[_rows(matrix) == matrix.col_indices()].unsqueeze(1) + shift).unsqueeze(2)
         self.small = torch.stack([_inverse(on_coarse + coarse.of_diagonal(one)) for one in shift.T])
 
     def solve(self, rhs: Tensor) -> Tensor:
@@ -108,6 +108,11 @@ class TwoLevel:
             x.add_(step)
             rho = new
         return x
+
+
+def _rows(matrix: Tensor) -> Tensor:
+    """Row of every entry of a sparse CSR matrix."""
+    return torch.arange(matrix.shape[0], device=matrix.device).repeat_interleave(matrix.crow_indices().long().diff())
 
 
 def _inverse(matrix: Tensor) -> Tensor:

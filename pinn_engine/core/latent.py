@@ -29,9 +29,10 @@ class Sites:
     shift: Tensor
 
     @staticmethod
-    def silent(nodes: int, fields: int) -> Sites:
+    def silent(nodes: int, fields: int, device: torch.device | str = "cpu") -> Sites:
         """Sites that say nothing, to begin with."""
-        return Sites(torch.zeros(nodes, fields, fields, dtype=torch.float64), torch.zeros(nodes, fields, dtype=torch.float64))
+        zero = torch.zeros(nodes, fields, dtype=torch.float64, device=device)
+        return Sites(torch.diag_embed(zero), zero)
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class Conditioned:
         pulled = torch.stack([kernel[k].unsqueeze(2) * root[None, :, k, :] for k in range(fields)])  # (F, V, V', F')
         self.pulled = pulled.reshape(fields * nodes, nodes * fields)
         inner = torch.einsum("vkf,kvwg->vfwg", root, pulled).reshape(nodes * fields, nodes * fields)
-        self.factor = torch.linalg.cholesky(inner + torch.eye(nodes * fields, dtype=kernel.dtype))
+        self.factor = torch.linalg.cholesky(inner + torch.eye(nodes * fields, dtype=kernel.dtype, device=kernel.device))
         self.root, self.kernel, self.prior_mean, self.sites, self.shape = root, kernel, mean, sites, (fields, nodes)
         # by the sites' own means: their precision may be 1e12 of the prior's, and sums of both lose all digits there
         force = sites.shift - (sites.precision @ mean.T.unsqueeze(2)).squeeze(2)  # (V, F)
@@ -126,5 +127,5 @@ def _positive(precision: Tensor, scale: Tensor) -> Tensor:
 def _cholesky(precision: Tensor) -> Tensor:
     """Roots of small positive semidefinite matrices; those that are zero stay zero."""
     scale = precision.diagonal(dim1=1, dim2=2).sum(dim=1).clamp_min(1e-300)[:, None, None]
-    unit = precision / scale + 1e-14 * torch.eye(precision.shape[1], dtype=precision.dtype)
+    unit = precision / scale + 1e-14 * torch.eye(precision.shape[1]).to(precision)
     return torch.linalg.cholesky(unit) * scale.sqrt()

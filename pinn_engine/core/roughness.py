@@ -33,7 +33,7 @@ class Neighbours:
     @cached_property
     def layout(self) -> tuple[Tensor, Tensor, Tensor]:
         """Rows, columns and the order that sorts (edges, edges reversed, diagonal) into CSR."""
-        nodes = torch.arange(self.count)
+        nodes = torch.arange(self.count, device=self.first.device)
         row, column = torch.cat([self.first, self.second, nodes]), torch.cat([self.second, self.first, nodes])
         order = torch.argsort(row * self.count + column)
         return row[order], column[order], order
@@ -48,23 +48,23 @@ def grid_neighbours(mask: Tensor, spacing: Tensor) -> Neighbours:
 
     The cortex is about one voxel thick: by face neighbours alone it falls apart into steps, and a fold is far from the next.
     """
-    number = torch.full([n + 2 for n in mask.shape], -1, dtype=torch.long)
-    number[1:-1, 1:-1, 1:-1][mask] = torch.arange(int(mask.sum()))
+    number = torch.full([n + 2 for n in mask.shape], -1, dtype=torch.long, device=mask.device)
+    number[1:-1, 1:-1, 1:-1][mask] = torch.arange(int(mask.sum()), device=mask.device)
     place = torch.nonzero(mask) + 1
     ends, factors = [], []
     for way in NEIGHBOURS:
-        other = number[tuple((place + torch.tensor(way)).T)]
+        other = number[tuple((place + place.new_tensor(way)).T)]
         inside = torch.nonzero(other >= 0).squeeze(1)
         ends.append(torch.stack([inside, other[inside]]))
         square = float((torch.tensor(way) * spacing).square().sum())
-        factors.append(torch.full((len(inside),), float(spacing.min()) ** 2 / square))
+        factors.append(torch.full((len(inside),), float(spacing.min()) ** 2 / square, device=mask.device))
     first, second = torch.cat(ends, dim=1)
     return Neighbours(first, second, torch.cat(factors), int(mask.sum()))
 
 
 def csr(row: Tensor, column: Tensor, values: Tensor, size: tuple[int, int]) -> Tensor:
     """A sparse matrix from entries sorted by row and column; indices of 32 bits, with which products take a sixth less time."""
-    starts = torch.cat([torch.zeros(1, dtype=torch.long), torch.bincount(row, minlength=size[0]).cumsum(0)])
+    starts = torch.cat([row.new_zeros(1), torch.bincount(row, minlength=size[0]).cumsum(0)])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # sparse CSR is announced as beta
         return torch.sparse_csr_tensor(starts.int(), column.int(), values, size, check_invariants=False)
@@ -117,7 +117,7 @@ class Roughness:
     def smooth(self, x: Tensor, steps: int) -> Tensor:
         """(V, S) weighted averages over neighbours, `steps` times, by the first family's weights; a constant stays as it is."""
         matrix, w = self.matrices[0], self.weight[0]
-        largest = float(self.graph.degree(w).max()) or 1.0
+        largest = self.graph.degree(w).max().clamp_min(self.epsilon)
         for _ in range(steps):
             x = x - (matrix @ x - self.epsilon * x) / largest
         return x

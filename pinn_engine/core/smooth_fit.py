@@ -146,7 +146,7 @@ def fit_smooth(
 
     `recentre` may take from the fields, after every turn, what `linearise` then adds: their levels, which have no prior.
     """
-    x, strength = start.clone(), torch.full((len(start),), settings.strength, dtype=start.dtype)
+    x, strength = start.clone(), start.new_full((len(start),), settings.strength)
     z: Tensor | None = None
     rough = Roughness(graph, graph.factor.expand(len(x) // len(presence), -1), settings.epsilon, coarse)
     on_edges = 0.5 * (presence[:, graph.first] + presence[:, graph.second])

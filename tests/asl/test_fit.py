@@ -203,7 +203,7 @@ def test_the_seed_reaches_the_networks():
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-@pytest.mark.parametrize("settings", [{"method": "nlls"}, {}, {"network": "mlp"}], ids=METHODS)
+@pytest.mark.parametrize("settings", [{"method": "nlls"}, {}, {"network": "mlp"}, {"spatial": True}], ids=[*METHODS, "together"])
 def test_a_gpu_gives_the_same_maps(settings):
     s = phantom(seed=26).scan(t1_map=True)
     cpu, cuda = (fit(s, device=device, **settings) for device in ("cpu", "cuda"))

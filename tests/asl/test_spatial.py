@@ -209,18 +209,18 @@ def test_ball_sums_equal_direct_sums():
     place = np.stack(voxels, axis=1) * spacing
     for ball, radius in enumerate(balls.radii):
         near = np.linalg.norm(place[:, None] - place, axis=2) <= radius
-        assert np.allclose(balls.spread(values, ball), near @ values, atol=1e-9)
+        assert np.allclose(balls.spread(torch.as_tensor(values), ball), near @ values, atol=1e-9)
 
 
 def test_null_is_the_scans_own_and_foci_do_not_widen_it():
     """Scores that spread more than the model says are no findings; a few true ones among them do not hide themselves."""
     rng = np.random.default_rng(2)
-    information = rng.uniform(20, 60, 20000)
-    score = rng.standard_normal(20000) * np.sqrt(information)
+    information = torch.as_tensor(rng.uniform(20, 60, 20000))
+    score = torch.as_tensor(rng.standard_normal(20000)) * information.sqrt()
     assert null_variance(0.5 * score, information) == 1.0  # never surer than the model
     assert null_variance(1.3 * score, information) == pytest.approx(1.69, rel=0.05)
     with_foci = 1.3 * score
-    with_foci[:400] += 8 * np.sqrt(information[:400])
+    with_foci[:400] += 8 * information[:400].sqrt()
     assert null_variance(with_foci, information) == pytest.approx(1.69, rel=0.08)
 
 

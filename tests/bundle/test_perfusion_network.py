@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from bundles import ASL, config, write_scan
+from elsewhere import DEVICE, elsewhere
 from monai.bundle import ConfigWorkflow
 from monai.data import MetaTensor
 
@@ -167,6 +168,16 @@ def test_single_slice_and_one_difference(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert PerfusionNetwork()(data, one.acquisition).shape == (1, 4, 12, 14, 1)
+
+
+def test_on_a_device_that_is_not_there(scan, image, expected):
+    """What a GPU would ask of the code, on any machine."""
+    with elsewhere(), torch.no_grad():
+        given = {key: value.to(DEVICE) for key, value in with_t1(scan, extras(scan)).items()}
+        found = PerfusionNetwork().to(DEVICE)(image.to(DEVICE), scan.acquisition, **given)
+        assert found.device == torch.device(DEVICE)
+        close = np.isclose(found[0].cpu().numpy(), expected, rtol=1e-3, atol=1e-3)
+    assert close.mean() > 0.999
 
 
 @pytest.mark.gpu

@@ -32,7 +32,7 @@ class Apart:
 def apart(model: BrainModel, fields: Tensor) -> Apart:
     """Of every voxel beside its `fields` (2T, V)."""
     reach = round(SHIFT / model.step)
-    shift = torch.arange(-reach, reach + 1) * model.step
+    shift = torch.arange(-reach, reach + 1, device=model.device) * model.step
     pieces = [_weigh(*part, shift, reach) for part in _scores(model, fields, shift)]
     evidence, moments = (torch.cat(of) for of in zip(*pieces, strict=True))
     kind = likely(evidence)
@@ -43,7 +43,7 @@ def apart(model: BrainModel, fields: Tensor) -> Apart:
 
 def _scores(model: BrainModel, fields: Tensor, shift: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
     """Of each chunk, at every shift of arrival, (B, J): cost of the data, score and information on relative flow; arrivals allowed."""
-    for rows in torch.arange(len(model.data)).split(CHUNK):
+    for rows in torch.arange(len(model.data), device=model.device).split(CHUNK):
         curve, slope, allowed = model.shifted(fields, rows, shift)
         precision = model.precision[rows].unsqueeze(1) * model.noise_excess**0.5  # one voxel is no structure
         residual, column = precision * (model.data[rows].unsqueeze(1) - curve), precision * slope

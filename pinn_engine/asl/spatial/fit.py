@@ -67,25 +67,25 @@ def fit_spatial(plan: Plan, scan: Scan, tissue: Tissue, level: float, progress: 
     """All voxels of `plan.c` together; `level` is the model error as for the voxelwise fit."""
     excess = noise_excess(scan, plan.c)
     model = BrainModel(plan, level * plan.equation_unit, tissue, excess)
-    graph = graph_of(scan, plan.c)
+    graph = graph_of(scan, plan.c, model.device)
     start, pooled_att = pooled_start(model, graph)
     settings = SmoothSettings(seed=plan.s.seed)
-    coarse = coarse_space(scan, plan.c)
+    coarse = coarse_space(scan, plan.c, model.device)
     smooth = fit_smooth(model.linearise, graph, model.unit / model.flow, start, settings, coarse, progress, model.recentre)
     search = FocusSearch(model, scan.grid.spacing, smooth, settings)
     smooth, foci = search.search(smooth)
     own = apart(model, smooth.x + smooth.offset)
     smooth = replace(smooth, offset=smooth.offset + model.alike(own.change))
     silent = search.silent(smooth)
-    alike = own.covariance + torch.diag_embed(torch.as_tensor(foci.variance).T).permute(1, 2, 0)
+    alike = own.covariance + torch.diag_embed(torch.as_tensor(foci.variance, device=model.device).T).permute(1, 2, 0)
     smooth = replace(smooth, variance=widened(smooth, alike, search.lack_of_fit(smooth, silent)))
     solution = as_solution(model, smooth)
-    away = pooled_att.numpy() - solution.values["att"].numpy()
-    disagreement = away / np.maximum(np.hypot(solution.std("att").numpy(), model.step), 1e-6)
-    status, predicted = _status(model, solution, silent), model.predicted(smooth.x + smooth.offset)
+    away = (pooled_att - solution.values["att"]).cpu().numpy()
+    disagreement = away / np.maximum(np.hypot(solution.std("att").cpu().numpy(), model.step), 1e-6)
+    status, predicted = _status(model, solution, silent.cpu().numpy()), model.predicted(smooth.x + smooth.offset)
     if progress:
         progress(1.0)
-    return SpatialFit(solution, tissue, smooth, foci, disagreement, status, model.flow.numpy(), excess, own.share, predicted)
+    return SpatialFit(solution, tissue, smooth, foci, disagreement, status, model.flow.cpu().numpy(), excess, own.share, predicted)
 
 
 def repetition_of_m0(scan: Scan) -> float | None:
@@ -94,15 +94,15 @@ def repetition_of_m0(scan: Scan) -> float | None:
     return None if time is None or time.value is None else time.number
 
 
-def graph_of(scan: Scan, c: Curves) -> Neighbours:
+def graph_of(scan: Scan, c: Curves, device: torch.device) -> Neighbours:
     used = np.zeros(scan.mask.shape, bool)
     used[c.voxels] = True
-    return grid_neighbours(torch.as_tensor(used), torch.as_tensor(scan.grid.spacing))
+    return grid_neighbours(torch.as_tensor(used, device=device), torch.as_tensor(scan.grid.spacing))
 
 
-def coarse_space(scan: Scan, c: Curves) -> CoarseSpace:
+def coarse_space(scan: Scan, c: Curves, device: torch.device) -> CoarseSpace:
     position = np.stack(c.voxels, axis=1) * scan.grid.spacing / scan.grid.spacing.min()
-    return CoarseSpace(hats(torch.as_tensor(position)))
+    return CoarseSpace(hats(torch.as_tensor(position, device=device)))
 
 
 def pooled_start(model: BrainModel, graph: Neighbours) -> tuple[Tensor, Tensor]:
@@ -127,7 +127,7 @@ def as_solution(model: BrainModel, smooth: SmoothFit) -> Solution:
     finite = torch.isfinite(flow + att + covariance.sum(dim=(1, 2)) + cost)
     status = torch.where(finite, int(Status.CONVERGED), int(Status.NOT_FINITE)).to(torch.uint8)
     condition, weakest = identifiability(covariance)
-    steps = torch.full((len(flow),), len(smooth.history["cost"]), dtype=torch.int16)
+    steps = torch.full((len(flow),), len(smooth.history["cost"]), dtype=torch.int16, device=flow.device)
     values = {"cbf": flow, "att": att}
     return Solution(
         ("cbf", "att"), torch.stack([flow, att], dim=1), values, status, cost, steps, covariance, condition, weakest, smooth.history
@@ -137,14 +137,14 @@ def as_solution(model: BrainModel, smooth: SmoothFit) -> Solution:
 def _status(model: BrainModel, solution: Solution, silent: np.ndarray) -> np.ndarray:
     """Prior-dominated: no data around, or the interval of arrival time is as wide as arrival differs in the tissue, and twice as usual."""
     dominated = silent.copy()
-    sd = solution.std("att").numpy()
+    att, sd = solution.values["att"].cpu().numpy(), solution.std("att").cpu().numpy()
     kind = model.tissue.share.argmax(axis=1)
     for k in range(3):
         inside = kind == k
         if inside.any():
-            differs = np.var(solution.values["att"].numpy()[inside])
+            differs = np.var(att[inside])
             spread = np.sqrt(differs + (WIDE * np.median(sd[inside])) ** 2)
             dominated |= inside & (sd > spread)
-    status = solution.status.numpy().copy()
+    status = solution.status.cpu().numpy().copy()
     status[dominated & (status != VoxelStatus.NOT_FINITE)] = VoxelStatus.PRIOR_DOMINATED
     return status

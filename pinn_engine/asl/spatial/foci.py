@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from ...core.smooth_fit import SmoothFit, SmoothSettings, refit
@@ -51,30 +50,29 @@ class FocusSearch:
 
     def __init__(self, model: BrainModel, spacing: np.ndarray, smooth: SmoothFit, settings: SmoothSettings):
         self.model, self.spacing, self.settings = model, spacing, settings
-        voxels = model.plan.c.voxels
-        self.balls = Balls(voxels, spacing, (*RADII, APART))
-        share = model.tissue.share.astype(np.float32)
+        self.balls = Balls(model.plan.c.voxels, spacing, (*RADII, APART), model.device)
+        share = model.share.float()
         self.supports = [1 - share[:, 2]] + ([share[:, 0]] if model.tissue.known else [])
         self.count = len(share) * len(RADII) * len(self.supports)
         self.absorbed = self._absorbed(smooth)
 
     def search(self, smooth: SmoothFit) -> tuple[SmoothFit, Foci]:
         """Rounds of scoring at the fit and refitting the smooth part, its strength frozen."""
-        offset = np.zeros((2, len(self.supports[0])), np.float32)
+        offset = smooth.x.new_zeros(2, smooth.x.shape[1])
         for _ in range(ROUNDS):
             evidence = self._evidence(smooth, offset)
             change, _, _ = self._mix(evidence, float(np.clip(PER_FOCUS * self.number(evidence), *LIBERAL)))
-            change[0], change[1] = change[0].clip(*FLOW_RANGE), change[1].clip(*ARRIVAL_RANGE)
+            change = torch.stack([change[0].clamp(*FLOW_RANGE), change[1].clamp(*ARRIVAL_RANGE)])
             offset = NEW * change + (1 - NEW) * offset
             smooth = refit(self.model.linearise, smooth, self.model.alike(offset), self.settings)
         evidence = self._evidence(smooth, offset)
         _, variance, _ = self._mix(evidence, MIDDLE)
         strict, strict_variance, probability = self._mix(evidence, STRICT)
         variance[0] = strict_variance[0]  # by MIDDLE the intervals of flow cover .98 to .99
-        sure = np.maximum(probability, 1e-3)
+        sure = probability.clamp_min(1e-3)
         mean = strict / sure
-        second = (strict_variance + strict**2) / sure
-        return smooth, Foci(offset, variance, probability.clip(0, 1), mean, np.sqrt(np.maximum(second - mean**2, 0)))
+        sd = ((strict_variance + strict**2) / sure - mean**2).clamp_min(0).sqrt()
+        return smooth, Foci(*(found.cpu().numpy() for found in (offset, variance, probability.clamp(0, 1), mean, sd)))
 
     def number(self, evidence: list[list[_Evidence]]) -> float:
         """How many foci the scan's own evidence makes likeliest, by expectation maximisation.
@@ -85,19 +83,18 @@ class FocusSearch:
         count = MIDDLE
         for _ in range(TURNS):
             weights, near = self._weights(evidence, count)
-            before, count = count, float((sum(w for row in weights for w in row) / near).sum())
+            before, count = count, float((_sum(weights) / near).sum())
             if abs(count - before) < SAME * before or count < NONE:
                 break
         return count
 
-    def _weights(self, evidence: list[list[_Evidence]], expected: float) -> tuple[list[list[np.ndarray]], np.ndarray]:
+    def _weights(self, evidence: list[list[_Evidence]], expected: float) -> tuple[list[list[Tensor]], Tensor]:
         """Odds (V,) of every candidate with `expected` foci a brain, and one plus those of all that are alternatives to a centre (V,)."""
         prior = float(np.log(expected / self.count))
-        weights = [[np.exp(np.minimum(e.log.astype(float) + prior, LARGEST_LOG)) for e in row] for row in evidence]
-        together = np.sum([w for row in weights for w in row], axis=0)
-        return weights, 1 + self.balls.spread(together[:, None], len(RADII))[:, 0].clip(min=0)
+        weights = [[(e.log.double() + prior).clamp_max(LARGEST_LOG).exp() for e in row] for row in evidence]
+        return weights, 1 + self.balls.spread(_sum(weights).unsqueeze(1), len(RADII))[:, 0].clamp_min(0)
 
-    def lack_of_fit(self, smooth: SmoothFit, silent: np.ndarray) -> np.ndarray:
+    def lack_of_fit(self, smooth: SmoothFit, silent: Tensor) -> Tensor:
         """(2T, V) variance of what the fit misses at the scale of large balls, by field: the data's own check of the intervals.
 
         In a ball whose field is off by a w, the pooled score u = sum(w score) has variance V + Var(a) V^2, V = sum(w^2 information) less
@@ -109,29 +106,29 @@ class FocusSearch:
         gradient, information, _ = model.linearise(smooth.x + smooth.offset)
         own = information.diagonal().T
         pulled = own.unsqueeze(2) * smooth.samples
-        signal = ((model.unit / model.flow) ** PURE).numpy()  # little grey matter in a voxel of white is most of its signal
-        extra = np.zeros(own.shape, np.float32)
+        signal = (model.unit / model.flow) ** PURE  # little grey matter in a voxel of white is most of its signal
+        extra = torch.zeros_like(own)
         for k in range(len(own)):
-            inside, w = model.tissue.share[:, k % model.count] > 0.5, signal[k % model.count, :, None]
-            if (inside & ~silent).sum() < LEAST_KIND:
+            inside, w = model.share[:, k % model.count] > 0.5, signal[k % model.count].unsqueeze(1)
+            if int((inside & ~silent).sum()) < LEAST_KIND:
                 continue
-            values = np.concatenate([w * gradient[k, :, None].numpy(), w**2 * own[k, :, None].numpy(), w * pulled[k].numpy()], axis=1)
-            total = self.balls.total(self.balls.forward(values.astype(np.float32)), CHECKED)
-            v = inside * np.maximum(total[:, 1] - np.square(total[:, 2:]).mean(axis=1), 0.0)
+            values = torch.cat([w * gradient[k].unsqueeze(1), w**2 * own[k].unsqueeze(1), w * pulled[k]], dim=1)
+            total = self.balls.total(self.balls.forward(values), CHECKED)
+            v = inside * (total[:, 1] - total[:, 2:].square().mean(dim=1)).clamp_min(0)
             excess, worth = inside * total[:, 0] ** 2 - v, v**2
-            whole = excess.sum() / max(worth.sum(), 1e-12)
-            here = self._even((excess / np.maximum(worth, 1e-12))[:, None], worth[:, None], LOCAL / self.spacing)[:, 0]
-            extra[k] = np.maximum(here, max(whole, 0.0))
-            extra[k, silent] = np.maximum(extra[k], extra[k, inside & ~silent].mean())[silent]
+            whole = (excess.sum() / worth.sum().clamp_min(1e-12)).clamp_min(0)
+            here = self.balls.even((excess / worth.clamp_min(1e-12)).unsqueeze(1), worth.unsqueeze(1), LOCAL / self.spacing)[:, 0]
+            extra[k] = torch.maximum(here, whole)
+            extra[k, silent] = torch.maximum(extra[k], extra[k, inside & ~silent].mean())[silent]
         return extra
 
-    def silent(self, smooth: SmoothFit) -> np.ndarray:
+    def silent(self, smooth: SmoothFit) -> Tensor:
         """(V,) True where the data of all voxels within the largest ball say next to nothing: what stands there is the prior's."""
         _, information = self.model.linearise_together(smooth.x + smooth.offset)
-        around = self.balls.total(self.balls.forward(information[0, 0].numpy()[:, None]), RADII.index(max(RADII)))[:, 0]
-        return np.asarray(around < SILENT * np.median(around))
+        around = self.balls.spread(information[0, 0].unsqueeze(1), RADII.index(max(RADII)))[:, 0]
+        return around < SILENT * around.quantile(0.5)
 
-    def _absorbed(self, smooth: SmoothFit) -> list[list[np.ndarray]]:
+    def _absorbed(self, smooth: SmoothFit) -> list[list[Tensor]]:
         """Per support and radius (V, 2): the share of a ball's information that the smooth field would take, smoothed and bounded.
 
         Var over posterior samples of sum(A z) per sum(A); few samples make it ragged, and ragged ratios make foci out of noise.
@@ -140,102 +137,97 @@ class FocusSearch:
         _, information, _ = model.linearise(smooth.x + smooth.offset)
         of_kind = [slice(0, model.count), slice(model.count, None)]
         blocks = [information[k, k] for k in of_kind]
-        a = torch.stack([block.sum(dim=(0, 1)) for block in blocks])
-        pulled = [torch.einsum("fgv,gvs->vs", block, samples[k]).numpy() for block, k in zip(blocks, of_kind, strict=True)]
+        a = torch.stack([block.sum(dim=(0, 1)) for block in blocks], dim=1)
+        pulled = [torch.einsum("fgv,gvs->vs", block, samples[k]) for block, k in zip(blocks, of_kind, strict=True)]
         out = []
         for support in self.supports:
-            moved = [self.balls.forward(pulled[k] * support[:, None]) for k in range(2)]
-            whole = self.balls.forward((a.numpy() * support).T)
+            moved = [self.balls.forward(one * support.unsqueeze(1)) for one in pulled]
+            whole = self.balls.forward(a * support.unsqueeze(1))
             row = []
             for ball in range(len(RADII)):
-                total = np.maximum(self.balls.total(whole, ball), 1e-9)
-                variance = np.stack([np.square(self.balls.total(m, ball)).mean(axis=1) for m in moved], axis=1)
-                row.append(self._even(variance / total, total, RATIO_SMOOTHING).clip(0, MOST_ABSORBED))
+                total = self.balls.total(whole, ball).clamp_min(1e-9)
+                variance = torch.stack([self.balls.total(m, ball).square().mean(dim=1) for m in moved], dim=1)
+                row.append(self.balls.even(variance / total, total, RATIO_SMOOTHING).clamp(0, MOST_ABSORBED))
             out.append(row)
         return out
 
-    def _even(self, values: np.ndarray, weight: np.ndarray, width: float | np.ndarray) -> np.ndarray:
-        """(V, N) weighted mean over a Gaussian of sd `width` voxels inside the mask."""
-        size = [int(i.max()) + 1 for i in self.balls.index]
-        out = np.empty_like(values)
-        for n in range(values.shape[1]):
-            top, bottom = np.zeros(size, np.float32), np.zeros(size, np.float32)
-            top[self.balls.index], bottom[self.balls.index] = values[:, n] * weight[:, n], weight[:, n]
-            top, bottom = gaussian_filter(top, width), gaussian_filter(bottom, width)
-            out[:, n] = (top / np.maximum(bottom, 1e-12))[self.balls.index]
-        return out
-
-    def _mix(self, evidence: list[list[_Evidence]], expected: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _mix(self, evidence: list[list[_Evidence]], expected: float) -> tuple[Tensor, Tensor, Tensor]:
         """Mean change (2, V) and variance (2, V) of the mixture with `expected` foci a brain, and each voxel's probability (V,)."""
         weights, near = self._weights(evidence, expected)
-        mean, second = np.zeros((2, len(near)), np.float32), np.zeros((2, len(near)), np.float32)
-        probability = np.zeros(len(near), np.float32)
+        mean, second = torch.zeros_like(self.absorbed[0][0]).T, torch.zeros_like(self.absorbed[0][0]).T
+        probability = mean.new_zeros(len(near))
         for support, row, weight in zip(self.supports, evidence, weights, strict=True):
             for ball, (e, w) in enumerate(zip(row, weight, strict=True)):
-                p = (w / near)[:, None]
-                laid = self.balls.spread(np.concatenate([p * e.mean, p * (e.mean**2 + e.variance), p], axis=1).astype(np.float32), ball)
-                mean += laid[:, :2].T * support
-                second += laid[:, 2:4].T * support**2
-                probability += laid[:, 4] * support
-        return mean, np.maximum(second - mean**2, 0), probability
+                p = (w / near).to(mean).unsqueeze(1)
+                laid = self.balls.spread(torch.cat([p * e.mean, p * (e.mean**2 + e.variance), p], dim=1), ball)
+                mean = mean + laid[:, :2].T * support
+                second = second + laid[:, 2:4].T * support**2
+                probability = probability + laid[:, 4] * support
+        return mean, (second - mean**2).clamp_min(0), probability
 
-    def _evidence(self, smooth: SmoothFit, offset: np.ndarray) -> list[list[_Evidence]]:
+    def _evidence(self, smooth: SmoothFit, offset: Tensor) -> list[list[_Evidence]]:
         """Per support and radius; what the blobs explain already is given back before they are scored again."""
         gradient, information = self.model.linearise_together(smooth.x + self.model.alike(offset))
-        own = torch.einsum("fgv,gv->fv", information, torch.as_tensor(offset))
+        own = torch.einsum("fgv,gv->fv", information, offset)
         sums = torch.stack([-gradient[0], -gradient[1], own[0], own[1], information[0, 0], information[0, 1], information[1, 1]], dim=1)
         out = []
         for support, absorbed in zip(self.supports, self.absorbed, strict=True):
-            transformed = self.balls.forward(sums.numpy() * support[:, None])
+            transformed = self.balls.forward(sums * support.unsqueeze(1))
             out.append([_evidence(self.balls.total(transformed, ball), absorbed[ball]) for ball in range(len(RADII))])
         return out
 
 
 @dataclass(frozen=True)
 class _Evidence:
-    log: np.ndarray  # (V,) log Bayes factor of a ball here against none
-    mean: np.ndarray  # (V, 2) change of flow and arrival, if there is one
-    variance: np.ndarray  # (V, 2)
+    log: Tensor  # (V,) log Bayes factor of a ball here against none
+    mean: Tensor  # (V, 2) change of flow and arrival, if there is one
+    variance: Tensor  # (V, 2)
 
 
-def null_variance(score: np.ndarray, information: np.ndarray) -> float:
+def _sum(weights: list[list[Tensor]]) -> Tensor:
+    """(V,) of all candidates at a centre."""
+    return torch.stack([w for row in weights for w in row]).sum(dim=0)
+
+
+def null_variance(score: Tensor, information: Tensor) -> Tensor:
     """How far the middle half of the scores spreads over all balls, per what the model says; at least 1.
 
     Foci are few, so the middle of the scan's own scores is what no focus looks like (the empirical null, Efron 2004,
     doi:10.1198/016214504000000089). It is 1 where the smooth field fits, and up to 2 in large balls where arrival has steps.
     """
-    seen = information > LEAST_SEEN * np.median(information)
-    low, high = np.percentile(score[seen] / np.sqrt(information[seen]), (25, 75)) if seen.any() else (0.0, 0.0)
-    return max(((high - low) / QUARTILES) ** 2, 1.0)
+    seen = information > LEAST_SEEN * information.quantile(0.5)
+    relative = torch.where(seen, score / information.sqrt(), torch.nan)
+    low, high = relative.nanquantile(score.new_tensor([0.25, 0.75])).nan_to_num(0)
+    return ((high - low) / QUARTILES).square().clamp_min(1)
 
 
-def _evidence(total: np.ndarray, absorbed: np.ndarray) -> _Evidence:
+def _evidence(total: Tensor, absorbed: Tensor) -> _Evidence:
     """From sums over a ball (V, 7), see `FocusSearch._evidence`, and the share that the smooth field absorbs (V, 2)."""
     left = 1 - absorbed
     u = total[:, :2] + left * total[:, 2:4]
-    information = left * total[:, [4, 6]].clip(min=0)
-    spread = np.array([null_variance(u[:, k], information[:, k]) for k in range(2)])
+    information = left * total[:, [4, 6]].clamp_min(0)
+    spread = torch.stack([null_variance(u[:, k], information[:, k]) for k in range(2)])
     u, (a, c) = u / spread, (information / spread).T
-    b = np.clip(np.sqrt(left.prod(axis=1) / spread.prod()) * total[:, 5], -0.9 * np.sqrt(a * c), 0.9 * np.sqrt(a * c))
+    most = 0.9 * (a * c).sqrt()
+    b = ((left.prod(dim=1) / spread.prod()).sqrt() * total[:, 5]).clamp(-most, most)
     flow, arrival = 1 / SLAB[0] ** 2, 1 / SLAB[1] ** 2
-    one = 0.5 * u[:, 0] ** 2 / (a + flow) - 0.5 * np.log1p(a / flow)
+    one = 0.5 * u[:, 0] ** 2 / (a + flow) - 0.5 * (a / flow).log1p()
     determinant = (a + flow) * (c + arrival) - b**2
     x = ((c + arrival) * u[:, 0] - b * u[:, 1]) / determinant
     y = ((a + flow) * u[:, 1] - b * u[:, 0]) / determinant
-    both = 0.5 * (u[:, 0] * x + u[:, 1] * y) - 0.5 * np.log(determinant / (flow * arrival))
-    top = np.maximum(one, both)
-    e_one, e_both = (1 - ALSO_ARRIVAL) * np.exp(one - top), ALSO_ARRIVAL * np.exp(both - top)
-    q = e_both / (e_one + e_both)
+    both = 0.5 * (u[:, 0] * x + u[:, 1] * y) - 0.5 * (determinant / (flow * arrival)).log()
+    log = torch.stack([one + float(np.log(1 - ALSO_ARRIVAL)), both + float(np.log(ALSO_ARRIVAL))])
+    q = log.softmax(dim=0)[1]
     alone = u[:, 0] / (a + flow)
-    mean = np.stack([(1 - q) * alone + q * x, q * y], axis=1)
-    second = np.stack(
-        [(1 - q) * (alone**2 + 1 / (a + flow)) + q * (x**2 + (c + arrival) / determinant), q * (y**2 + (a + flow) / determinant)], axis=1
+    mean = torch.stack([(1 - q) * alone + q * x, q * y], dim=1)
+    second = torch.stack(
+        [(1 - q) * (alone**2 + 1 / (a + flow)) + q * (x**2 + (c + arrival) / determinant), q * (y**2 + (a + flow) / determinant)], dim=1
     )
-    return _Evidence(top + np.log(e_one + e_both), mean, second - mean**2)
+    return _Evidence(log.logsumexp(dim=0), mean, second - mean**2)
 
 
-def widened(smooth: SmoothFit, alike: Tensor, lack: np.ndarray) -> Tensor:
+def widened(smooth: SmoothFit, alike: Tensor, lack: Tensor) -> Tensor:
     """(2T, 2T, V) covariance of the fields with what moves all tissues alike (2, 2, V), and with what the fit misses (2T, V)."""
     count = len(lack) // 2
     common = alike.repeat_interleave(count, dim=0).repeat_interleave(count, dim=1)
-    return smooth.variance + common + torch.diag_embed(torch.as_tensor(lack).T).permute(1, 2, 0)
+    return smooth.variance + common + torch.diag_embed(lack.T).permute(1, 2, 0)

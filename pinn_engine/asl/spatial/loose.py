@@ -16,20 +16,20 @@ from ...core.smooth_fit import Linearised
 SLABS = ((0.4, 0.4), (1.6, 0.4))  # sd of the relative change of flow, and of the change of arrival in s
 NONE = 10.0  # voxels that count as no change beforehand
 MOST = 0.05  # share of voxels, at most, that the fields need not explain: else, where every voxel differs, none of them is left to share
-TURNS, SAME = 200, 1e-5  # of expectation maximisation
+TURNS, LOOK, SAME = 200, 5, 1e-5  # of expectation maximisation; after every how many it may end, where a turn changes so little
 
 
 def likely(evidence: Tensor, most: float = 1.0) -> Tensor:
     """(V, K) probability of each kind of voxel, the first being no change, from log evidence (V, K); the shares of kinds are learnt."""
     likelihood = (evidence - evidence.amax(dim=1, keepdim=True)).double().exp()
     share = likelihood.new_full((evidence.shape[1],), 1 / evidence.shape[1])
-    for _ in range(TURNS):
+    for turn in range(TURNS):
         before, share = share, share * (likelihood.T @ (1 / (likelihood @ share)))
         share[0] += NONE
         changed = share[1:] / share.sum()
-        changed = changed * min(1.0, most / max(float(changed.sum()), 1e-20))
+        changed = changed * (most / changed.sum().clamp_min(1e-20)).clamp_max(1)
         share = torch.cat([1 - changed.sum(dim=0, keepdim=True), changed])
-        if float((share - before).abs().max()) < SAME:
+        if turn % LOOK == LOOK - 1 and float((share - before).abs().max()) < SAME:
             break
     weighed = likelihood * share
     return (weighed / weighed.sum(dim=1, keepdim=True)).to(evidence)

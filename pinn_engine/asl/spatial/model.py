@@ -35,22 +35,23 @@ class BrainModel:
     """
 
     def __init__(self, plan: Plan, level: float, tissue: Tissue, noise_excess: float = 1.0):
-        self.plan, self.tissue, self.noise_excess = plan, tissue, noise_excess
+        self.plan, self.tissue, self.noise_excess, self.device = plan, tissue, noise_excess, plan.device
+        self.share = torch.as_tensor(tissue.share, device=self.device)
         rows = torch.arange(len(plan.c))
         data, precision = plan.whitened(rows, plan.tables, level)
-        self.data, self.precision = data.float().cpu(), precision.float().cpu() / noise_excess**0.5
+        self.data, self.precision = data.float(), precision.float() / noise_excess**0.5
         self.marginal = plan.marginal(rows, self.precision)  # integrates arterial blood out
         if self.marginal is not None:
             self.data = self.data - self.marginal.mean.unsqueeze(1) * self.marginal.column / self.precision
-        self.att = plan.att.float()
+        self.att = plan.att.float().to(self.device)
         self.step = float(self.att[1] - self.att[0])
-        own = plan.tables.grid.float().cpu()
-        self.group = plan.group if own.shape[0] > 1 else torch.zeros_like(plan.group)
-        tables = [own] if tissue.t1_of is None else [plan.grid_of(t1).float().cpu() for t1 in tissue.t1_of]
+        own = plan.tables.grid.float()
+        self.group = plan.group.to(self.device) if own.shape[0] > 1 else torch.zeros_like(plan.group, device=self.device)
+        tables = [own] if tissue.t1_of is None else [plan.grid_of(t1).float() for t1 in tissue.t1_of]
         curves = [(table, torch.gradient(table, spacing=self.step, dim=1)[0]) for table in tables]
         self.curves = curves * (2 if tissue.known and tissue.t1_of is None else 1)  # T1 of a map is the voxel's, whatever it holds
-        zero = torch.zeros(len(self.curves), len(rows))
-        self.own, self.rest = zero, torch.zeros(len(rows))  # how a voxel's flow, by tissue, may differ from the fields'; variance beside
+        zero = self.data.new_zeros(len(self.curves), len(rows))
+        self.own, self.rest = zero, zero[0]  # how a voxel's flow, by tissue, may differ from the fields'; variance beside
         self.base, self.unit = zero, zero + 1  # flow of each tissue at m = 0, and per m
         self.delay = zero + plan.att_fixed  # arrival of each tissue
         self.loose: Loose | None = None
@@ -76,7 +77,7 @@ class BrainModel:
 
         A voxel's signal is its tissues' sum; all pairs of arrival times on the grid are tried. Fluid arrives with grey matter.
         """
-        share = torch.as_tensor(self.tissue.share)
+        share = self.share
         weight = (share**PURE).sum(dim=1)  # shares of mixed voxels are less sure
         of = [0, 1, 0][: 3 if len(self.curves) > 1 else 1]  # whose curve
         tables = [self.curves[k][0].double() for k in of]
@@ -85,7 +86,7 @@ class BrainModel:
 
         def by_group(values: Tensor) -> Tensor:
             """(G, K) sums."""
-            return torch.zeros(count, values.shape[1], dtype=torch.float64).index_add_(0, self.group, values)
+            return values.new_zeros(count, values.shape[1]).index_add_(0, self.group, values)
 
         signal = [
             torch.einsum("gak,gk->a", table, by_group((weight * share[:, i]).unsqueeze(1) * square * self.data))
@@ -98,21 +99,22 @@ class BrainModel:
             ]
             for i, one in enumerate(tables)
         ]
-        at = torch.cartesian_prod(*[torch.arange(points)] * len(self.curves)).reshape(-1, len(self.curves))  # (P, tissues with a curve)
+        grid = torch.arange(points, device=self.device)
+        at = torch.cartesian_prod(*[grid] * len(self.curves)).reshape(-1, len(self.curves))  # (P, tissues with a curve)
         right = torch.stack([signal[i][at[:, of[i]]] for i in range(len(of))], dim=1)
         normal = torch.stack(
             [torch.stack([grams[i][j][at[:, of[i]], at[:, of[j]]] for j in range(len(of))], dim=1) for i in range(len(of))], dim=1
         )
-        ridge = 1e-9 * normal.diagonal(dim1=1, dim2=2).sum(dim=1).mean() * torch.eye(len(of), dtype=torch.float64)
+        ridge = 1e-9 * normal.diagonal(dim1=1, dim2=2).sum(dim=1).mean() * torch.eye(len(of)).to(normal)
         flows = torch.linalg.solve(normal + ridge, right)
-        gain = 0.5 * (flows * right).sum(dim=1) + self.plan.log_prior.cpu()[at].sum(dim=1)
+        gain = 0.5 * (flows * right).sum(dim=1) + self.plan.log_prior.to(right)[at].sum(dim=1)
         impossible = (flows[:, :2] < 0).any(dim=1)
         best = int(torch.where(impossible & ~impossible.all(), -torch.inf, gain).argmax())
         flow, delay = flows[best].float(), self.att[at[best]]
         share = share[:, : len(of)].float()
         most = float(flow[:2].max().clamp_min(1e-6))
         flow[2:] = flow[2:].clamp(0, LEAST_FLOW * most)
-        of_curve = torch.eye(len(self.curves))[:, of]  # (tissues with a curve, tissues)
+        of_curve = torch.eye(len(self.curves))[:, of].to(share)  # (tissues with a curve, tissues)
         self.base, self.unit = of_curve @ (share * flow).T, of_curve @ (share * flow.clamp_min(LEAST_FLOW * most)).T
         self.delay = delay.unsqueeze(1).expand_as(self.base)
         if self.tissue.doubt is not None and len(self.curves) > 1:
@@ -120,7 +122,7 @@ class BrainModel:
 
     def _set_own(self, flow: Tensor) -> None:
         """What the doubt of shares does to the flow of each tissue: its first principal axis, and the variance that this leaves out."""
-        doubt = torch.as_tensor(self.tissue.doubt, dtype=torch.float32)[:, :2, :2] * flow * flow.unsqueeze(1)
+        doubt = torch.as_tensor(self.tissue.doubt, dtype=torch.float32, device=self.device)[:, :2, :2] * flow * flow.unsqueeze(1)
         value, axis = torch.linalg.eigh(doubt)
         self.own = (axis[:, :, 1] * value[:, 1:].clamp_min(0).sqrt()).T.contiguous()
         self.rest = (doubt.sum(dim=(1, 2)) - self.own.sum(dim=0).square()).clamp_min(0)
@@ -128,17 +130,17 @@ class BrainModel:
     def start_scores(self) -> tuple[Tensor, Tensor, Tensor]:
         """Shifts of arrival (J,); data against prediction, and information on relative flow, (V, J) at each of them."""
         reach = round(SHIFT / self.step)
-        shift = torch.arange(-reach, reach + 1)
+        shift = torch.arange(-reach, reach + 1, device=self.device)
         shifted = [
             table[:, (self._place(delay[:1])[0] + shift).clamp(0, len(self.att) - 1)]
             for (table, _), delay in zip(self.curves, self.delay, strict=True)
         ]
-        cross, total = torch.empty(len(self.data), len(shift)), torch.empty(len(self.data), len(shift))
+        cross, total = self.data.new_empty(2, len(self.data), len(shift))
         for rows in self.plan.chunks():  # most hold one group: its voxels share tables
             data, precision = self.data[rows], self.precision[rows]
             here = [self.plan.rows_of(rows, table) for table in shifted]
             units = self.unit[:, rows].unsqueeze(2)
-            a = b = torch.zeros(1)
+            a = b = data.new_zeros(1)
             for i, one in enumerate(here):
                 by_data, information = scores(data, precision, one)
                 a, b = a + units[i] * by_data, b + units[i].square() * information
@@ -193,7 +195,7 @@ class BrainModel:
 
     def alike(self, both: np.ndarray | Tensor) -> Tensor:
         """(2T, V) fields of all tissues from one change of relative flow and arrival (2, V)."""
-        return torch.as_tensor(both).repeat_interleave(self.count, dim=0)
+        return torch.as_tensor(both, device=self.device).repeat_interleave(self.count, dim=0)
 
     def with_own_flow(self, x: Tensor, covariance: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Flow and arrival time (V,) and their covariance (2, 2, V) at fields x of `covariance`, the voxel's own flow included.
@@ -222,7 +224,7 @@ class BrainModel:
     def shifted(self, x: Tensor, rows: Tensor, shift: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Rotated data points (B, J, K) of some voxels at fields x with all arrivals moved by `shift` (J,), their slope by relative flow
         there, and (B, J) where the voxel's arrival stays within the model's range; no shift always does."""
-        curve, slope = torch.zeros(len(rows), len(shift), self.data.shape[1]), torch.zeros(len(rows), len(shift), self.data.shape[1])
+        curve, slope = self.data.new_zeros(2, len(rows), len(shift), self.data.shape[1])
         for k, (table, _) in enumerate(self.curves):
             arrival = (self.delay[k, rows] + x[self.count + k, rows]).unsqueeze(1) + shift
             place = ((arrival - self.att[0]) / self.step).clamp(0, len(self.att) - 1.001)
@@ -245,7 +247,7 @@ class BrainModel:
         rows = [self.precision * one for one in (curve - self.data, *by, own)]
         if self.marginal is not None:
             rows = [self.marginal.rows(one) for one in rows]
-        return rows[0], rows[1:-1], Marginal(rows[-1], torch.zeros(len(own)), torch.ones(len(own)))
+        return rows[0], rows[1:-1], Marginal(rows[-1], own.new_zeros(len(own)), own.new_ones(len(own)))
 
     def _curves(self, x: Tensor) -> tuple[Tensor, list[Tensor], Tensor]:
         """Rotated data points (V, K) of fields x, their slopes by every field, and what the voxel's own flow adds."""

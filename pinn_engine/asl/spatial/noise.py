@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 
 from ..curves import Curves, impossible
 from ..scan import Scan
@@ -25,6 +26,6 @@ def noise_excess(scan: Scan, c: Curves) -> float:
             continue
         noise = (raw[sane][:, columns] - raw[sane][:, columns].mean(axis=1, keepdims=True)) * (c.scale / c.noise)[sane, None]
         for one in noise.T:
-            both = balls.spread(np.stack([one, one**2], axis=1).astype(np.float32), 0)
-            ratio.append(float(np.square(both[:, 0]).sum() / max(both[:, 1].sum(), 1e-12)))
+            both = balls.spread(torch.as_tensor(np.stack([one, one**2], axis=1).astype(np.float32)), 0)
+            ratio.append(float(both[:, 0].square().sum() / both[:, 1].sum().clamp_min(1e-12)))
     return max(float(np.median(ratio)), 1.0) if ratio else 1.0

@@ -30,17 +30,18 @@ class ArrivalFactors:
     """
 
     def __init__(self, plan: Plan, rows: Tensor, t1b: float, noise: Tensor, level: float, flow: float):
-        self.t1b, self.flow, self.tau = torch.tensor(t1b, dtype=torch.float64), flow, plan.tau
+        self.t1b, self.flow, self.tau = torch.tensor(t1b, dtype=torch.float64), flow, plan.tau.to(noise)
         self.model = plan.kinetics_of(rows)
         if isinstance(self.model, Tissue) and isinstance(self.model.t1_apparent, Tensor) and self.model.t1_apparent.ndim:
-            self.model = type(self.model)(self.model.t1_apparent.double().cpu().unsqueeze(2))
-            self.times = (plan.times + plan.group_delay[plan.group[rows]].unsqueeze(1)).unsqueeze(1)  # (V or 1, 1, K)
+            self.model = type(self.model)(self.model.t1_apparent.double().unsqueeze(2))
+            times = plan.times + plan.group_delay[plan.group[rows]].unsqueeze(1)
         else:
-            self.times = plan.rows_of(rows, plan.times + plan.group_delay.unsqueeze(1)).unsqueeze(1)
-        self.rotation = plan.rows_of(rows, plan.tables.rotation).double().cpu()  # (V or 1, K, K)
-        spread = plan.rows_of(rows, plan.tables.spread).double().cpu()
+            times = plan.rows_of(rows, plan.times + plan.group_delay.unsqueeze(1))
+        self.times = times.to(noise).unsqueeze(1)  # (V or 1, 1, K)
+        self.rotation = plan.rows_of(rows, plan.tables.rotation).double()  # (V or 1, K, K)
+        spread = plan.rows_of(rows, plan.tables.spread).double()
         self.weight = 1 / (noise.unsqueeze(1) ** 2 + level**2 * spread)  # (V, K)
-        data = torch.as_tensor(plan.c.data[rows.numpy()]).double()
+        data = torch.as_tensor(plan.c.data[rows.numpy()]).to(noise)
         self.data = (data.unsqueeze(1) @ self.rotation).squeeze(1)
         self.squares = (self.weight * self.data**2).sum(dim=1)
         self.constant = 0.5 * self.weight.log().sum(dim=1) - 0.5 * self.squares
@@ -60,16 +61,16 @@ class ArrivalFactors:
 
     def _quadrature(self, latest: float) -> None:
         """Arrival times (V, A), ascending, the log of the width that each stands for, and the scores there."""
-        coarse = torch.arange(0, latest + 1e-9, STEP, dtype=torch.float64).unsqueeze(0)
+        coarse = torch.arange(0, latest + 1e-9, STEP, dtype=torch.float64, device=self.data.device).unsqueeze(0)
         scores = self._scores(coarse)
         best = coarse[0][_gain(scores).argmax(dim=1, keepdim=True)]
         for k in range(REFINEMENTS):
-            near = (best + STEP * 0.2**k * torch.linspace(-1, 1, 11, dtype=torch.float64)).clamp(0, latest)
+            near = (best + STEP * 0.2**k * torch.linspace(-1, 1, 11).to(best)).clamp(0, latest)
             best = near.gather(1, _gain(self._scores(near)).argmax(dim=1, keepdim=True))
         for _ in range(POLISHING):
             step, width = self._newton(best)
             best = (best + step.clamp(-STEP * 0.2**REFINEMENTS, STEP * 0.2**REFINEMENTS)).clamp(0, latest)
-        fine = (best + width * torch.linspace(-REACH, REACH, FINE, dtype=torch.float64)).clamp(0, latest)
+        fine = (best + width * torch.linspace(-REACH, REACH, FINE).to(best)).clamp(0, latest)
         att, order = torch.cat([coarse.expand(len(best), -1), fine], dim=1).sort(dim=1)
         half = 0.5 * att.diff(dim=1)
         self.att = att
@@ -105,7 +106,7 @@ class ArrivalFactors:
         f, a = after - mean_flow, self.att - mean_att
         moments = [(share * (f * f + spread)).sum(dim=1), (share * f * a).sum(dim=1), (share * a * a).sum(dim=1)]
         second = torch.stack([moments[0], moments[1], moments[1], moments[2]], dim=1).reshape(-1, 2, 2)
-        second = second + LEAST_VARIANCE * torch.eye(2, dtype=torch.float64)
+        second = second + LEAST_VARIANCE * torch.eye(2).to(second)
         return whole.squeeze(1) + self.constant, torch.cat([mean_flow, mean_att], dim=1), second
 
     def expected_squares(self) -> Tensor:

@@ -58,8 +58,8 @@ class Region:
         self.subject, self.tile = subject, tile
         self.rows = torch.as_tensor(tile.voxels)
         self.distance = torch.cdist(place[self.rows], place[self.rows])
-        self.mean = centre(len(self.rows), subject.expected, subject.arrival)
-        self.sites = Sites.silent(len(self.rows), 2)
+        self.mean = centre(len(self.rows), subject.expected, subject.arrival, place.device)
+        self.sites = Sites.silent(len(self.rows), 2, place.device)
         self.foci = Foci.none(self.distance)
         self.extra = self.foci.kernel()
         self.final: dict[float, tuple[Posterior, Tensor]] = {}  # by T1: the fits that are reported, and their cost (V,)
@@ -91,7 +91,7 @@ class Subject:
         self.t1b = plan.t1b if t1b_prior is None else float(t1b_prior.mean)
         self.arrival = ATT_PRIOR[plan.labeling][0]
         self.floor = LEAST_NOISE * plan.c.amplitude
-        noise = torch.as_tensor(plan.c.noise).double().clamp_min(self.floor)
+        noise = torch.as_tensor(plan.c.noise, dtype=torch.float64, device=plan.device).clamp_min(self.floor)
         self.noise = noise if plan.c.degrees else noise.square().mean().sqrt().expand(len(plan.c)).clone()
         self.flow = self._typical_flow()
         usual = plan.s.flow_prior if self.absolute else None
@@ -106,7 +106,7 @@ class Subject:
         self.teachers = [self.region(Tile(t.voxels[: t.core], t.core)) for t in (self.tiles[k] for k in chosen)]
 
     def region(self, tile: Tile) -> Region:
-        return Region(self, tile, torch.as_tensor(self.place))
+        return Region(self, tile, torch.as_tensor(self.place, device=self.plan.device))
 
     def _typical_flow(self) -> float:
         """Flow of the mean curve at its best arrival time; where the mean is no more than noise, what is usual."""
@@ -186,9 +186,9 @@ def fit_subject(
 def _assembled(subject: Subject, value: SubjectValue, nodes: list[tuple[float, float]], report: Callable[[float], None]) -> SubjectFit:
     """All tiles at the nodes of T1, mixed by their weights."""
     count = len(subject.plan.c)
-    mean, covariance = torch.zeros(count, 3, dtype=torch.float64), torch.zeros(count, 3, 3, dtype=torch.float64)
-    cost, focus = torch.zeros(count, dtype=torch.float64), np.zeros(count)
-    varies, moved, turns = torch.zeros(count, dtype=torch.float64), np.zeros(count), np.zeros(count, np.int16)
+    mean = subject.noise.new_zeros(count, 3)
+    covariance, cost, varies = mean.new_zeros(count, 3, 3), mean.new_zeros(count), mean.new_zeros(count)
+    focus, moved, turns = np.zeros(count), np.zeros(count), np.zeros(count, np.int16)
     for number in range(len(subject.tiles)):
         region = subject.teachers[0] if len(subject.tiles) == 1 else subject.region(subject.tiles[number])
         if len(subject.tiles) > 1:
@@ -199,7 +199,7 @@ def _assembled(subject: Subject, value: SubjectValue, nodes: list[tuple[float, f
         core = slice(0, region.tile.core)
         at = region.rows[core]
         mean[at], covariance[at], cost[at], last = mixture(region, value, nodes)
-        focus[at.numpy()] = region.foci.at_voxels()[core].numpy()
+        focus[at.numpy()] = region.foci.at_voxels()[core].cpu().numpy()
         varies[at] = (subject.prior.varies()[1] ** 2 + region.extra[1].diagonal()[core]).sqrt()
         moved[at.numpy()], turns[at.numpy()] = last.moved, last.turns
         report((ROUNDS + 2 + 2 * (number + 1) / len(subject.tiles)) / (ROUNDS + 4))
@@ -207,12 +207,12 @@ def _assembled(subject: Subject, value: SubjectValue, nodes: list[tuple[float, f
     values = {name: mean[:, k].float() for k, name in enumerate(names)}
     covariance = covariance[:, : len(names), : len(names)]
     finite = torch.isfinite(mean.sum(dim=1) + covariance.sum(dim=(1, 2)))
-    status = torch.where(torch.as_tensor(moved < SETTLED), int(Status.CONVERGED), int(Status.STEP_LIMIT))
+    status = torch.where(torch.as_tensor(moved < SETTLED, device=mean.device), int(Status.CONVERGED), int(Status.STEP_LIMIT))
     status = torch.where(finite, status, int(Status.NOT_FINITE)).to(torch.uint8)
     condition, weakest = identifiability(covariance)
-    solution = Solution(names, mean, values, status, cost, torch.as_tensor(turns), covariance, condition, weakest)
-    silent = (covariance[:, 1, 1].sqrt() > SILENT * varies).numpy()
-    noise = subject.noise.numpy()
+    solution = Solution(names, mean, values, status, cost, torch.as_tensor(turns, device=mean.device), covariance, condition, weakest)
+    silent = (covariance[:, 1, 1].sqrt() > SILENT * varies).cpu().numpy()
+    noise = subject.noise.cpu().numpy()
     usual = [round(subject.flow * x, 3) for x in (subject.expected, subject.prior.mean_sd[0])]
     return SubjectFit(solution, value, subject.t1b_prior, subject.prior, focus, silent, noise, subject.flow, len(subject.tiles), usual)
 
@@ -220,15 +220,15 @@ def _assembled(subject: Subject, value: SubjectValue, nodes: list[tuple[float, f
 def mixture(region: Region, value: SubjectValue, nodes: list[tuple[float, float]]) -> tuple[Tensor, Tensor, Tensor, Posterior]:
     """Means (C, 3) and covariance (C, 3, 3) of flow (mL/100 g/min), ATT and T1 in the core, data cost (C,), and the last fit."""
     core = slice(0, region.tile.core)
-    unit = torch.tensor([region.subject.flow, 1.0], dtype=torch.float64)
-    weights = torch.tensor([w for _, w in nodes], dtype=torch.float64)
+    unit = region.mean.new_tensor([region.subject.flow, 1.0])
+    weights = unit.new_tensor([w for _, w in nodes])
     means, inside, costs = [], [], []
     for t1b, _ in nodes:
         fitted, cost = region.finish(t1b)
         means.append(fitted.mean[core] * unit)
         inside.append(fitted.covariance[core] * unit[:, None] * unit)
         costs.append(cost[core])
-    values = torch.tensor([t for t, _ in nodes], dtype=torch.float64)
+    values = unit.new_tensor([t for t, _ in nodes])
     apart = values - weights @ values
     spread = float((weights @ apart**2).sqrt())
     apart = apart * (value.sd / spread) if spread > 0 else apart

@@ -50,7 +50,7 @@ def part(report: Callable[[float], None], begin: float, length: float) -> Callab
 def mixed(fits: list[SpatialFit], value: SubjectValue) -> SpatialFit:
     """The first fit with the moments of both in its solution, T1 of blood as a third unknown."""
     one, two = (fit.solution for fit in fits)
-    nodes = torch.tensor([value.mean - value.sd, value.mean + value.sd], dtype=torch.float64)
+    nodes = one.covariance.new_tensor([value.mean - value.sd, value.mean + value.sd])
     each = torch.stack(
         [
             torch.stack([s.values["cbf"].double(), s.values["att"].double(), t.expand_as(s.cost)], dim=1)

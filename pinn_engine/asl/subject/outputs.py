@@ -15,7 +15,7 @@ from .fit import SubjectFit
 def add_subject(fit: PerfusionFit, c: Curves, joint: SubjectFit) -> PerfusionFit:
     """`fit` with the status, settings and notes of the joint fit."""
     status = fit.status.copy()
-    codes = joint.solution.status.numpy().copy()
+    codes = joint.solution.status.cpu().numpy().copy()
     codes[joint.silent & (codes != VoxelStatus.NOT_FINITE)] = VoxelStatus.PRIOR_DOMINATED
     status[c.voxels] = codes
     scales = joint.prior.scales.exp().tolist()

@@ -44,10 +44,10 @@ class Prior:
 
     def kernel(self, distance: Tensor) -> Tensor:
         """(2, V, V) covariance of both fields at voxels `distance` (V, V) apart, without foci."""
-        own = torch.eye(len(distance), dtype=torch.float64)
+        own = torch.eye(len(distance), dtype=torch.float64, device=distance.device)
         rows = []
         for k, sd in enumerate(self.mean_sd):
-            s, reach, r = self.scales[k].exp()
+            s, reach, r = self.scales[k].exp()  # numbers of the CPU: every device takes them
             part = s**2 * own
             if self.spatial:
                 scaled = math.sqrt(3) * distance / reach
@@ -66,9 +66,9 @@ class Prior:
         return torch.sqrt(s**2 + (r**2 if self.spatial else 0.0))
 
 
-def centre(nodes: int, flow: float, arrival: float) -> Tensor:
+def centre(nodes: int, flow: float, arrival: float, device: torch.device) -> Tensor:
     """(2, V) prior means: `flow` typical flows, and `arrival` s."""
-    return torch.tensor([flow, arrival], dtype=torch.float64).unsqueeze(1).expand(2, nodes)
+    return torch.tensor([flow, arrival], dtype=torch.float64, device=device).unsqueeze(1).expand(2, nodes)
 
 
 def learn(prior: Prior, places: list[tuple[Tensor, Tensor, Tensor, Sites]]) -> Prior:
@@ -79,7 +79,7 @@ def learn(prior: Prior, places: list[tuple[Tensor, Tensor, Tensor, Sites]]) -> P
         one = replace(prior, scales=scales)
         total = -one.log_density()
         for distance, foci, mean, sites in places:
-            total = total - Conditioned(one.kernel(distance) + foci, mean, sites).log_normaliser
+            total = total - Conditioned(one.kernel(distance) + foci, mean, sites).log_normaliser.cpu()
         (slope,) = torch.autograd.grad(total, scales)
         return float(total.detach()), slope.flatten().numpy()
 
@@ -101,7 +101,7 @@ class Foci:
     @staticmethod
     def none(distance: Tensor) -> Foci:
         balls = torch.cat([(distance <= r).double() for r in RADII], dim=1)
-        return Foci(balls, torch.zeros(balls.shape[1], dtype=torch.float64))
+        return Foci(balls, balls.new_zeros(balls.shape[1]))
 
     def kernel(self) -> Tensor:
         """(2, V, V) what they add to the covariance."""
@@ -116,13 +116,13 @@ def find_foci(given: Conditioned, foci: Foci, expected: float = EXPECTED) -> Foc
     """The single effects of every slot at the sites and the prior (without foci) of `given`."""
     balls, count = foci.balls, foci.balls.shape[1]
     score, information = _pulled(given, balls)
-    slab = torch.tensor(SLAB, dtype=torch.float64) ** 2
+    slab = score.new_tensor(SLAB) ** 2
     own = information.diagonal(dim1=0, dim2=2).permute(2, 0, 1)  # (J, 2, 2)
     covariance = torch.linalg.inv(own + torch.diag(1 / slab))
-    occam = -0.5 * torch.logdet(torch.eye(2, dtype=torch.float64) + own * slab)
-    empty = torch.tensor([math.log(1 - expected / SLOTS)], dtype=torch.float64)
-    change = torch.zeros(SLOTS, count, 2, dtype=torch.float64)
-    probability = torch.zeros(SLOTS, count, dtype=torch.float64)
+    occam = -0.5 * torch.logdet(torch.diag(torch.ones_like(slab)) + own * slab)
+    empty = score.new_tensor([math.log(1 - expected / SLOTS)])
+    change = score.new_zeros(SLOTS, count, 2)
+    probability = score.new_zeros(SLOTS, count)
     for _ in range(SWEEPS):
         before = probability.clone()
         for slot in range(SLOTS):
