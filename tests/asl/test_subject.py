@@ -17,10 +17,12 @@ from pinn_engine.asl.curves import curves
 from pinn_engine.asl.maps import VoxelStatus
 from pinn_engine.asl.phantom import infant
 from pinn_engine.asl.plan import Plan, Settings
+from pinn_engine.asl.presets import PRESETS
 from pinn_engine.asl.subject import fit as subject_fit
 from pinn_engine.asl.subject import tiles as tiling
-from pinn_engine.asl.subject.evidence import find_mode, posterior
+from pinn_engine.asl.subject.evidence import SubjectValue, find_mode, posterior
 from pinn_engine.asl.subject.factors import ArrivalFactors
+from pinn_engine.asl.subject.outputs import add_t1b
 from pinn_engine.errors import InputError
 
 fit_module = importlib.import_module("pinn_engine.asl.fit")  # the name `asl.fit` is the function
@@ -74,6 +76,15 @@ def test_one_t1_of_blood_within_its_interval_and_told():
     assert low < t1b[0] < high
     assert high - low == pytest.approx(3.92 * sd[0], rel=0.1)
     assert any(f"{low:.2f} to {high:.2f} s" in note for note in fit.scan.notes)
+
+
+@pytest.mark.parametrize(("seconds", "doubtful"), [(0.91, "2.7 sd below"), (1.2, ""), (2.4, ""), (2.9, "3.0 sd above")])
+def test_a_t1_of_blood_that_nobody_has_is_doubted(seconds, doubtful):
+    """An adult's pCASL by the infants' model ends at .9 s."""
+    value = replace(SubjectValue.known(seconds), sd=0.01)
+    notes = [note for note in add_t1b(small_joint(), value, PRESETS["infant"].t1b).scan.notes if note.startswith("Doubtful")]
+    assert len(notes) == bool(doubtful)
+    assert all(doubtful in note for note in notes)
 
 
 def test_better_than_voxel_by_voxel_with_the_true_t1_and_the_lesion_stands():

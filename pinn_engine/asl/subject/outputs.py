@@ -11,6 +11,8 @@ from ..result import PerfusionFit
 from .evidence import SubjectValue
 from .fit import SubjectFit
 
+UNUSUAL = 2.0  # prior sd from its mean beyond which T1 of blood is questioned
+
 
 def add_subject(fit: PerfusionFit, c: Curves, joint: SubjectFit) -> PerfusionFit:
     """`fit` with the status, settings and notes of the joint fit."""
@@ -53,4 +55,12 @@ def add_t1b(fit: PerfusionFit, value: SubjectValue, prior: Gaussian | None) -> P
         f"T1 of this subject's arterial blood: {middle} s, 95 % interval {low} to {high} s, one value for all voxels (expected "
         f"beforehand: {float(prior.mean):.2f} ± {float(prior.sd):.2f} s). The standard deviations of the maps contain its uncertainty."
     )
-    return replace(fit, settings=settings, scan=replace(fit.scan, notes=(note, *fit.scan.notes)))
+    notes = [note]
+    away = (value.mean - float(prior.mean)) / float(prior.sd)
+    if abs(away) > UNUSUAL:
+        notes.append(
+            f"Doubtful: this T1 of blood lies {abs(away):.1f} sd {'above' if away > 0 else 'below'} what was expected. The kinetic model "
+            f"({fit.settings['model']}) may not describe these data, or the subject is no infant; then CBF is wrong too. Give --t1b, or "
+            "leave --preset out."
+        )
+    return replace(fit, settings=settings, scan=replace(fit.scan, notes=(*notes, *fit.scan.notes)))
