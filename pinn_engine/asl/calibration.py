@@ -202,7 +202,8 @@ def _from_control(series: Series, notes: list[str], *, asked: bool) -> _Tissue |
     if not reason:
         try:
             time, time_origin = _repetition_time(series.sidecar, rows, notes, len(series.types))
-            notes.append("There is no M0: the mean control, which is not background-suppressed, is used as M0.")
+            why = "As asked" if asked else "There is no M0"
+            notes.append(f"{why}: the mean control, which is not background-suppressed, is used as M0.")
             return _Tissue(_mean(series.volumes[..., rows]), time, time_origin, "mean control, not background-suppressed")
         except InputError as error:
             if asked:

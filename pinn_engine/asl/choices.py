@@ -6,10 +6,12 @@ import numpy as np
 
 from ..device import resolve_device
 from ..errors import InputError
+from .curves import Curves, impossible
 from .plan import Settings
 from .scan import Scan
 
 NETWORK_CHUNK = 2048  # a network's Jacobian is about a hundred times a curve's
+NEGATIVE = 5.0  # standard errors below zero at which a mean signal is called negative
 ENOUGH = 1000  # voxels below which each is fitted by itself unless asked otherwise: too few to learn a prior from
 
 
@@ -25,6 +27,8 @@ def settings_of(scan: Scan, unknown, model, method, network, model_error, device
         raise InputError(scan.source, "--unknown must include cbf", found=",".join(wanted) or "nothing", fix="give e.g. --unknown cbf,att")
     if model_error is not None and not 0 < model_error <= 10:
         raise InputError(scan.source, "--model-error must be a fraction above 0", found=model_error, fix="give e.g. 0.05")
+    if model_error is not None and model_error > 1:
+        notes.append(f"--model-error {model_error:g} is {100 * model_error:g} % of the typical signal; 5 % is 0.05.")
     if not 0 <= seed < 2**63:
         raise InputError(scan.source, "--seed is out of range", found=seed, fix="give a whole number from 0 to 2^63 - 1")
     acquisition = scan.acquisition
@@ -77,6 +81,16 @@ def can_be_spatial(s: Settings, scan: Scan, notes: list[str]) -> bool:
     return True
 
 
+def perfused(c: Curves, notes: list[str]) -> bool:
+    """False, and a note, where the mean difference is negative beyond doubt: there is no flow that fields could be relative to."""
+    sane, weight = ~impossible(c), c.repeats / c.repeats.sum()
+    mean, variance = (c.data[sane] * weight).sum(axis=1, dtype=float), c.noise[sane].astype(float) ** 2 / c.repeats.sum()
+    if mean.sum() >= -NEGATIVE * np.sqrt(variance.sum()):
+        return True
+    notes.append("The mean difference is negative (control and label exchanged? see --volumes), so every voxel is fitted by itself.")
+    return False
+
+
 def uses_networks(s: Settings) -> bool:
     """True where every voxel has a network of its own."""
     return s.method == "pinn" and s.network == "mlp"
@@ -94,9 +108,10 @@ def _can_have_arteries(scan: Scan, wanted: tuple[str, ...], method: str, network
         "a Look-Locker readout": scan.acquisition.flip_angle is not None,
         "--network mlp": method == "pinn" and network == "mlp",
     }
-    for reason, holds in reasons.items():
+    fixes = ("give a scan of more delays", "give --m0", "leave t1b out", "there is none for it yet", "give --network features")
+    for (reason, holds), fix in zip(reasons.items(), fixes, strict=True):
         if holds:
-            raise InputError(scan.source, "abv cannot be fitted here", found=reason, fix="leave abv out of --unknown, or change that")
+            raise InputError(scan.source, "abv cannot be fitted here", found=reason, fix=f"{fix}, or leave abv out of --unknown")
 
 
 def _one_of(scan: Scan, option: str, value: str, allowed: tuple[str, ...]) -> None:

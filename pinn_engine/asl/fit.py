@@ -14,7 +14,7 @@ from .. import __version__
 from ..core import LevenbergMarquardt, Problem, Solution, Status, solve_in_chunks
 from ..errors import InputError
 from .arterial import ArterialSearch
-from .choices import can_be_spatial, settings_of, spatial_by_default, uses_networks
+from .choices import can_be_spatial, perfused, settings_of, spatial_by_default, uses_networks
 from .curves import FLOW, WILD, Curves, curves, impossible, weightless
 from .levels import LEAST_MODEL_ERROR, measured_noise, model_error_by_evidence
 from .maps import ABAT, ABV, ATT, CBF, RELATIVE_CBF, STATUS_MEANING, T1B, VoxelStatus
@@ -95,7 +95,7 @@ def fit(
         if (mask := scan.acquisition.origins.get("mask")) is not None and mask.value == "made":
             notes.append("The mask is an automatic one, made for whole brains; of a small region it loses up to half: give --mask.")
     else:
-        spatial = spatial and can_be_spatial(settings, scan, notes)
+        spatial = spatial and can_be_spatial(settings, scan, notes) and perfused(c, notes)
     make = _subject if preset is not None and joint else _voxels
     try:
         made = make(scan, c, settings, spatial, list(notes), progress)

@@ -33,6 +33,7 @@ T1B = MapKind("t1b", "t1b", "desc-std_t1b", "T1 of arterial blood", "s", (1.2, 2
 
 ABV = MapKind("abv", "abv", "desc-std_abv", "Arterial blood volume", "fraction", (0.0, 0.02), "magma")
 ABAT = MapKind("abat", "abat", "desc-std_abat", "Arrival time in arteries", "s", (0.0, 2.0), "viridis")
+KINDS = (CBF, RELATIVE_CBF, ATT, T1B, ABV, ABAT)
 
 
 class VoxelStatus(IntEnum):

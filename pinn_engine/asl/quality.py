@@ -48,7 +48,7 @@ def quality(fit: PerfusionFit) -> dict[str, object]:
     mask = fit.scan.mask
     inside = fit.status[mask]
     fitted = fit.usable
-    row: dict[str, object] = {"prefix": fit.scan.prefix, "voxels": int(mask.sum())}
+    row: dict[str, object] = {"prefix": fit.scan.prefix, "voxels": int(mask.sum()), "cbf_unit": fit.maps["cbf"].kind.unit}
     codes = [1, *(code for code in sorted(fit.status_meaning) if code > 1)]
     shares = {code: float(np.mean(inside == code)) if inside.size else None for code in codes}
     row |= {"share_converged" if code == 1 else f"share_status_{code}": share for code, share in shares.items()}
@@ -148,7 +148,7 @@ class Check:
 
 CHECKS = (
     Check("gm_cbf_mean", "Mean CBF of grey matter", "mL/100 g/min", 10, 120, "M0 on another scale, a wrong delay or label duration", True),
-    Check("gm_wm_ratio", "CBF of grey over white matter", "", 1.2, 6, "a tissue map that does not fit, noise, or late arrival", False),
+    Check("gm_wm_ratio", "CBF of grey over white matter", "", 1.2, 6, "tissue maps not in the order GM, WM, CSF, noise, or late arrival"),
     Check("gm_att_mean", "Mean arrival time of grey matter", "s", 0.3, 2.2, "delays or label duration that are not those of the scan"),
     Check("cbf_share_negative", "Share of negative CBF", "", 0, 0.15, "noise, motion, or control and label exchanged"),
     Check("cbf_share_above_150", "Share of CBF above 150", "", 0, 0.05, "blood in arteries, noise or another M0 scale", True),

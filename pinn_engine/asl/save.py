@@ -8,6 +8,7 @@ import numpy as np
 
 from .. import __version__
 from ..files.output import OutputFolder
+from .maps import KINDS
 from .methods import paragraph
 from .quality import plausibility, quality
 from .regions import region_table
@@ -20,11 +21,18 @@ DATASET = {
     "GeneratedBy": [{"Name": "pinn_engine", "Version": __version__}],
 }
 
+EXTRAS, TABLES = ("desc-disagreement_att", "desc-tissue_dseg", "desc-focus_probseg"), ("desc-focus_probseg", "desc-roi_cbf")
+
 
 def save(fit: PerfusionFit, folder: OutputFolder, *, dataset: bool = True) -> list[Path]:
-    """Everything but the report; names and units as in docs/outputs.md. Same fit, same bytes. `dataset`: the folder is a BIDS dataset."""
+    """Everything but the report; names and units as in docs/outputs.md. Same fit, same bytes. `dataset`: the folder is a BIDS dataset.
+
+    What an earlier fit of this name left in the folder, and this one does not write, is removed first.
+    """
     scan, prefix = fit.scan, fit.scan.prefix
-    written = []
+    written: list[Path] = []
+    for name in not_always(prefix):
+        folder.remove(name)
 
     def volume(name: str, data: np.ndarray, about: dict[str, object], *, labels: bool = False) -> None:
         written.append(folder.write_volume(f"{prefix}_{name}.nii.gz", data, scan.grid, labels=labels, description="pinn_engine " + name))
@@ -69,9 +77,16 @@ def save(fit: PerfusionFit, folder: OutputFolder, *, dataset: bool = True) -> li
         columns, regions = region_table(fit)
         written.append(folder.write_tsv(f"{prefix}_desc-roi_cbf.tsv", regions, columns))
     written.append(folder.write_text(f"{prefix}_desc-methods_cbf.txt", paragraph(fit) + "\n"))
-    if dataset:
-        written.append(folder.write_json("dataset_description.json", DATASET))
+    if dataset and folder.write_description(DATASET):
+        written.append(folder.locate("dataset_description.json"))
     return written
+
+
+def not_always(prefix: str) -> list[str]:
+    """All files that one fit writes and another does not: maps of unknowns, what the joint fit adds, the table of regions."""
+    volumes = {suffix for kind in KINDS for suffix in (kind.suffix, kind.std_suffix)} | set(EXTRAS)
+    names = [f"{volume}{end}" for volume in sorted(volumes) for end in (".nii.gz", ".json")]
+    return [f"{prefix}_{name}" for name in (*names, *(f"{table}.tsv" for table in TABLES))]
 
 
 def provenance(fit: PerfusionFit) -> dict[str, object]:

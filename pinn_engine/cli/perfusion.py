@@ -66,7 +66,8 @@ def add_fit(p: argparse.ArgumentParser) -> None:
     fit.add_argument("--network", choices=("features", "mlp"), default="features", help=network)
     error = "sd of the kinetic equation's error relative to the typical signal; default: by evidence, at least 0.05"
     fit.add_argument("--model-error", type=float, metavar="FRACTION", help=error)
-    joint = "fit all voxels together, each tissue smooth in space as far as the data support it (default: several delays, 1,000 voxels)"
+    joint = "fit all voxels together, each tissue smooth in space as far as the data support it (default: where there are several delays"
+    joint += " and 1,000 voxels, and neither --method nlls nor --network mlp is asked for)"
     fit.add_argument("--spatial", action=argparse.BooleanOptionalAction, default=None, help=joint)
     weigh = "pairs far from the other repeats of their delay (motion, artefacts) count less (default: %(default)s)"
     fit.add_argument("--weigh-volumes", action=argparse.BooleanOptionalAction, default=True, help=weigh)
@@ -119,8 +120,10 @@ def task(call: argparse.Namespace, input: str, out: str) -> Task:
 
 
 def finish(outcome: Outcome) -> int:
-    """Tell the outcome in one line and return its exit code."""
+    """Tell the outcome in one line, cautions before it, and return its exit code."""
     if outcome.code == 0:
+        for caution in outcome.cautions:
+            sys.stderr.write(f"caution: {caution}\n")
         print(outcome.message)
         return 0
     if outcome.code == FAULT:

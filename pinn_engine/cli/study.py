@@ -69,6 +69,9 @@ def run_bids(call: argparse.Namespace) -> int:
             raise InputError(call.out, "the study's folder does not exist", fix="run the participant level first")
         print(f"wrote {write_group(Ledger(call.out))[-1]}")
         return DONE
+    if Path(call.out).resolve() == Path(call.bids_dir).resolve():
+        fix = f"give another, such as {Path(call.out) / 'derivatives' / 'pinn_engine'}"
+        raise InputError(call.out, "the study's folder is the dataset itself", fix=fix)
     series = find_series(call.bids_dir, call.participant_label, call.session_label)
     jobs = [make_job(one.id, one.where, call.out, perfusion.task(call, str(one.path), "")) for one in series]
 

@@ -56,8 +56,8 @@ def without_folders(message: str) -> str:
     return re.sub(r"(?<!\S)(?:[A-Za-z]:)?[\\/](?=\S)(?:[^\\/:;,()\n]*[\\/])*", "", message)
 
 
-def write_dataset(folder: OutputFolder, source: Path | None, name: str) -> Path:
-    """dataset_description.json of the derivatives, and .bidsignore for the suffixes that BIDS does not know yet."""
+def write_dataset(folder: OutputFolder, source: Path | None, name: str) -> None:
+    """dataset_description.json of the derivatives, .bidsignore for suffixes that BIDS does not know yet; neither in others' datasets."""
     about: dict[str, Any] = {
         "Name": name,
         "BIDSVersion": "1.10.0",
@@ -67,8 +67,8 @@ def write_dataset(folder: OutputFolder, source: Path | None, name: str) -> Path:
     }
     if source is not None:
         about["SourceDatasets"] = [{"URL": source.as_uri()}]
-    folder.write_text(".bidsignore", "*.html\nlogs/\ngroup_*\n*_att.*\n*_abat.*\n*_abv.*\n*_t1b.*\n*_cbf.*\n*_desc-*_asl.*\n")
-    return folder.write_json("dataset_description.json", about)
+    if folder.write_description(about):
+        folder.write_text(".bidsignore", "*.html\nlogs/\ngroup_*\n*_att.*\n*_abat.*\n*_abv.*\n*_t1b.*\n*_cbf.*\n*_desc-*_asl.*\n")
 
 
 def citation(out: Path, done: Sequence[Result]) -> str:

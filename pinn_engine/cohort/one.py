@@ -46,6 +46,7 @@ class Outcome:
     files: tuple[str, ...] = ()
     summary: Mapping[str, Any] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
+    cautions: tuple[str, ...] = ()  # what a person must know before using the maps
     detail: str = ""  # the traceback of a fault of ours
     fit: Any = None  # the result in memory, where the task asks to keep it
 
@@ -80,6 +81,7 @@ def _perfusion(task: Task, folder, clock: dict[str, float], progress: Progress) 
     from ..asl.save import save
     from ..files import nifti
     from ..report.perfusion import write_report
+    from ..report.words import cautions
 
     timed = _timer(clock, progress)
     end = timed("read", f"reading {Path(task.input).name}")
@@ -95,7 +97,8 @@ def _perfusion(task: Task, folder, clock: dict[str, float], progress: Progress) 
     files.append(folder.write_text(f"{scan.prefix}_report.html", write_report(fit, truth or None)))
     end()
     message = f"{voxels:,} voxels in {sum(clock.values()):.1f} s; report: {files[-1]}"
-    return Outcome(DONE, message, tuple(str(f) for f in files), quality(fit), dict(clock), fit=fit if task.keep else None)
+    told = tuple(cautions(fit))
+    return Outcome(DONE, message, tuple(str(f) for f in files), quality(fit), dict(clock), told, fit=fit if task.keep else None)
 
 
 def _heart(task: Task, folder, clock: dict[str, float], progress: Progress) -> Outcome:

@@ -63,6 +63,15 @@ class OutputFolder:
         lines = ["\t".join(columns), *("\t".join(_cell(row.get(column)) for column in columns) for row in rows)]
         return self.write_text(name, "\n".join(lines) + "\n")
 
+    def write_description(self, about: Mapping[str, object]) -> bool:
+        """dataset_description.json of a dataset that we made; one that is not ours stays as it is. True where it is ours."""
+        target = self.locate("dataset_description.json")
+        with self._faults_are_input(target):
+            if target.is_file() and "pinn_engine" not in target.read_text(encoding="utf-8", errors="replace"):
+                return False
+        self.write_json(target.name, about)
+        return True
+
     def write_text(self, name: str, text: str) -> Path:
         """UTF-8 with \\n line ends on every system."""
         return self.write_bytes(name, text.encode("utf-8"))

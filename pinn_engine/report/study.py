@@ -18,13 +18,19 @@ SHOWN = {  # figure: (title, unit)
     "cbf_median": ("Median CBF", "mL/100 g/min"),
     "att_median": ("Median arrival", "s"),
     "cbf_std_median": ("Median sd of CBF", "mL/100 g/min"),
+    "relative_gm_cbf_mean": ("GM perfusion, no M0", "arbitrary"),
+    "relative_cbf_median": ("Median perfusion, no M0", "arbitrary"),
     "misfit_median": ("Misfit", "1 = as expected"),
     "share_converged": ("Converged", "share"),
     "CV_median": ("Median CV", ""),
     "D_median": ("Median D", ""),
     "share_fitted": ("Fitted", "share"),
 }
-BETTER = {"cbf_median": "gm_cbf_mean", "att_median": "gm_att_mean"}  # a median over both tissues is neither's: left out where GM is known
+BETTER = {  # a median over both tissues is neither's: left out where GM is known
+    "cbf_median": "gm_cbf_mean",
+    "relative_cbf_median": "relative_gm_cbf_mean",
+    "att_median": "gm_att_mean",
+}
 UNUSUAL = 3.5  # robust standard deviations (Iglewicz & Hoaglin 1993)
 
 
@@ -46,7 +52,9 @@ def write_index(title: str, subjects: Sequence[Subject], reports: Mapping[str, s
     done = [one for one in subjects if one.state == "done"]
     failed = [one for one in subjects if one.state != "done"]
     figures = [name for name in SHOWN if any(_number(one, name) is not None for one in done)]
-    figures = [name for name in figures if any(_number(one, BETTER.get(name, "")) is None for one in done)]
+    figures = [
+        name for name in figures if any(_number(one, name) is not None and _number(one, BETTER.get(name, "")) is None for one in done)
+    ]
     scores = {name: unusual([_number(one, name) for one in done]) for name in figures}
     worst = [max((scores[name][i] for name in figures), default=0.0) for i in range(len(done))]
     order = sorted(range(len(done)), key=lambda i: (-round(worst[i], 6), done[i].id))
@@ -156,5 +164,9 @@ def _cell(value: float | None, score: float) -> str:
 
 
 def _number(one: Subject, name: str) -> float | None:
-    value = one.summary.get(name)
+    """A figure of a subject; perfusion without M0 has figures of its own, for its unit is nobody else's."""
+    figure = name.removeprefix("relative_")
+    if "cbf" in figure and (figure != name) != (one.summary.get("cbf_unit") == "arbitrary"):
+        return None
+    value = one.summary.get(figure)
     return float(value) if isinstance(value, int | float) and np.isfinite(value) else None

@@ -58,6 +58,30 @@ def test_all_files_are_there_under_their_names(out):
     assert not list(out.rglob("*.tmp"))
 
 
+def test_nothing_stays_of_an_earlier_fit(scan, tmp_path):
+    """Maps that the new options do not make would be taken for theirs; files that are not ours stay."""
+    (tmp_path / "sub-01_notes.txt").write_text("mine")
+    call = ("asl", scan["asl"], "--out", tmp_path, "--mask", scan["mask"])
+    assert run(*call, "--spatial", "--labels", scan["mask"]) == 0
+    assert {"sub-01_desc-disagreement_att.nii.gz", "sub-01_desc-roi_cbf.tsv"} <= set(written(tmp_path))
+    assert run(*call, "--no-spatial", "--unknown", "cbf") == 0
+    fresh = tmp_path / "fresh"
+    assert run("asl", scan["asl"], "--out", fresh, "--mask", scan["mask"], "--no-spatial", "--unknown", "cbf") == 0
+    assert {name for name in written(tmp_path) if not name.startswith("fresh")} == {*written(fresh), "sub-01_notes.txt"}
+
+
+def test_exchanged_control_and_label_are_told(scan, tmp_path, capsys):
+    """On the terminal, and there is no joint fit relative to a flow that is not there."""
+    assert run("asl", scan["asl"], "--out", tmp_path, "--mask", scan["mask"], "--volumes", "label-control", "--spatial") == 0
+    told = capsys.readouterr()
+    assert "caution: The median perfusion is negative" in told.err
+    assert told.out.count("\n") == 1
+    about = json.loads((tmp_path / "sub-01_cbf.json").read_text())
+    assert any("every voxel is fitted by itself" in note for note in about["Notes"])
+    cbf, mask = (nib.load(tmp_path / f"sub-01_{name}.nii.gz").get_fdata() for name in ("cbf", "desc-brain_mask"))
+    assert np.std(cbf[mask > 0]) > 5  # as different as the data are
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_volumes_are_where_the_input_is_finite_and_zero_outside_the_mask(name, scan, out):
     image, source = nib.load(out / f"sub-01_{name}.nii.gz"), nib.load(scan["asl"])

@@ -151,6 +151,18 @@ def test_wrong_calls(words, line, dataset, tmp_path, capsys):
     assert err.count("\n") == 1
 
 
+def test_others_datasets_are_left_as_they_are(dataset, tmp_path, capsys):
+    """The study's folder is not the dataset; and a description that another program wrote stays."""
+    assert run("bids", dataset, dataset, "participant", "--dry-run") == 2
+    assert "the study's folder is the dataset itself" in capsys.readouterr().err
+    about = tmp_path / "dataset_description.json"
+    about.write_text('{"Name": "raw"}')
+    assert run("bids", dataset, tmp_path, "participant", "--participant-label", "01", *QUICK) == 0
+    assert run("asl", dataset / "sub-01" / "perf" / "sub-01_asl.nii.gz", "--out", tmp_path, *QUICK) == 0
+    assert about.read_text() == '{"Name": "raw"}'
+    assert not (tmp_path / ".bidsignore").exists()
+
+
 def test_group_before_participant(tmp_path, capsys):
     assert run("bids", tmp_path, tmp_path / "none", "group") == 2
     assert "run the participant level first" in capsys.readouterr().err

@@ -173,7 +173,7 @@ class BrainModel:
         """Flow and arrival time (V,) of fields (2T, V), within the range of the model."""
         flow = (self.base + self.unit * x[: self.count].clamp(LOWEST, HIGHEST)).sum(dim=0)
         att = (self.unit * (self.delay + x[self.count :])).sum(dim=0) / self.flow
-        return flow, att.clamp(float(self.att[0]), float(self.att[-1]))
+        return flow, self._possible(att)
 
     def linearise(self, x: Tensor) -> Linearised:
         """What the data say of the fields; less where a voxel likely has a signal of its own."""
@@ -211,7 +211,7 @@ class BrainModel:
         both = torch.einsum("afv,fgv,bgv->abv", jacobian, covariance, jacobian)
         both = both + gain * effect.unsqueeze(0) * effect.unsqueeze(1)
         both[0, 0] += self.rest
-        return flow + z * effect[0], att + z * effect[1], both
+        return flow + z * effect[0], self._possible(att + z * effect[1]), both
 
     def predicted(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Rotated data points (V, K) at fields x with the voxel's own flow, and their slopes (V, K, 2) by flow and arrival time."""
@@ -236,6 +236,10 @@ class BrainModel:
         here = (self.unit[:, rows] * (self.delay[:, rows] + x[self.count :, rows])).sum(dim=0) / self.flow[rows]
         arrival = here.unsqueeze(1) + shift
         return curve, slope, (shift == 0) | ((arrival >= self.att[0]) & (arrival <= self.att[-1]))
+
+    def _possible(self, att: Tensor) -> Tensor:
+        """Arrival within the range of the model."""
+        return att.clamp(self.att[0], self.att[-1])
 
     def _place(self, att: Tensor) -> Tensor:
         """Nearest point of the grid."""

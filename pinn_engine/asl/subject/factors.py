@@ -65,12 +65,12 @@ class ArrivalFactors:
         scores = self._scores(coarse)
         best = coarse[0][_gain(scores).argmax(dim=1, keepdim=True)]
         for k in range(REFINEMENTS):
-            near = (best + STEP * 0.2**k * torch.linspace(-1, 1, 11).to(best)).clamp(0, latest)
+            near = (best + STEP * 0.2**k * torch.linspace(-1, 1, 11, dtype=best.dtype, device=best.device)).clamp(0, latest)
             best = near.gather(1, _gain(self._scores(near)).argmax(dim=1, keepdim=True))
         for _ in range(POLISHING):
             step, width = self._newton(best)
             best = (best + step.clamp(-STEP * 0.2**REFINEMENTS, STEP * 0.2**REFINEMENTS)).clamp(0, latest)
-        fine = (best + width * torch.linspace(-REACH, REACH, FINE).to(best)).clamp(0, latest)
+        fine = (best + width * torch.linspace(-REACH, REACH, FINE, dtype=best.dtype, device=best.device)).clamp(0, latest)
         att, order = torch.cat([coarse.expand(len(best), -1), fine], dim=1).sort(dim=1)
         half = 0.5 * att.diff(dim=1)
         self.att = att
