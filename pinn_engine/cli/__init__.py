@@ -6,6 +6,7 @@ import argparse
 import signal
 import sys
 from collections.abc import Sequence
+from difflib import get_close_matches
 from typing import Any, NoReturn
 
 from .. import __version__
@@ -24,7 +25,8 @@ class Parser(argparse.ArgumentParser):
         """Options that this very command does not know are its fault, unless it keeps them for others (`others` among its defaults)."""
         found, rest = super().parse_known_args(args, namespace)
         if rest and not hasattr(found, "others"):
-            self.error(f"unrecognized arguments: {' '.join(rest)}")
+            near = get_close_matches(rest[0].partition("=")[0], self._option_string_actions, 1)
+            self.error(f"unrecognized arguments: {' '.join(rest)}" + (f" (did you mean {near[0]}?)" if near else ""))
         return found, rest
 
     def error(self, message: str) -> NoReturn:

@@ -23,8 +23,11 @@ BLUR = 6.0  # mm FWHM
 
 
 def add(commands) -> None:
-    kinds = commands.add_parser("demo", help="phantom, fit, report, errors against the truth").add_subparsers(required=True, metavar="KIND")
-    p = kinds.add_parser("asl", description="Fit a digital brain whose perfusion is known, and compare with the truth.")
+    kinds = commands.add_parser("demo", help="phantom, fit, report, errors against the truth").add_subparsers(
+        required=True, metavar="asl|cardiac"
+    )
+    about = "Fit a digital brain whose perfusion is known, and compare with the truth."
+    p = kinds.add_parser("asl", help=about, description=about)
     p.add_argument("--out", required=True, metavar="DIR")
     add_fit(p)
     p.set_defaults(run=run)

@@ -120,10 +120,10 @@ def task(call: argparse.Namespace, input: str, out: str) -> Task:
 
 
 def finish(outcome: Outcome) -> int:
-    """Tell the outcome in one line, cautions before it, and return its exit code."""
+    """Tell the outcome in one line, cautions in lines before it, and return its exit code."""
     if outcome.code == 0:
         for caution in outcome.cautions:
-            sys.stderr.write(f"caution: {caution}\n")
+            print(f"caution: {caution}")
         print(outcome.message)
         return 0
     if outcome.code == FAULT:

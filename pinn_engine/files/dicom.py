@@ -31,6 +31,7 @@ KEPT = (  # fields of dcm2niix's sidecar that describe the measurement
 )  # fmt: skip
 INVERSION_TIME, PULSE_TRAIN = "0018|0082", "0018|9258"
 SAME = 1e-3  # s
+IMAGES, BESIDE = {".nii", ".gz", ".nrrd", ".nhdr"}, {".json", ".tsv", ".raw", ".txt", ".md"}  # of folders that are surely not DICOM
 INSTALL = "python -m pip install 'pinn-engine[dicom]', or convert the folder with dcm2niix yourself and give the NIfTI"
 
 
@@ -67,6 +68,8 @@ def read(folder: str | os.PathLike[str], *, series: str | None = None, what: str
     Raises InputError: dcm2niix not installed, no DICOM, another modality, slices missing, several series and none chosen.
     """
     folder = Path(folder)
+    if (files := {path.suffix for path in folder.rglob("*") if path.is_file()}) & IMAGES and files <= IMAGES | BESIDE:
+        raise _one_file(folder, what)  # nobody has to install dcm2niix to hear this
     with tempfile.TemporaryDirectory(prefix="pinn_engine-") as temporary:
         found = list(_converted(folder, Path(temporary), _run(folder, temporary), what))
         one = _chosen(found, folder, series, what)
@@ -109,13 +112,15 @@ def _program(folder: Path) -> str:
     return str(program)
 
 
+def _one_file(folder: Path, what: str) -> InputError:
+    return InputError(folder, f"{what} must be one file", found="a folder of image files", fix="give the .nii, .nii.gz or .nrrd inside it")
+
+
 def _converted(folder: Path, temporary: Path, said: str, what: str) -> Iterator[Series]:
     images = sorted(temporary.glob("*.nii"))
     if not images:
         if any(path.name.lower().endswith((".nii", ".nii.gz", ".nrrd", ".nhdr")) for path in folder.rglob("*")):
-            raise InputError(
-                folder, f"{what} must be one file", found="a folder of image files", fix="give the .nii, .nii.gz or .nrrd inside it"
-            )
+            raise _one_file(folder, what)
         if re.search(r"missing images|slices, but", said, re.IGNORECASE):
             problem, fix = "no whole series is in the folder", "copy or export the whole series again"
             raise InputError(folder, problem, found="missing DICOM files", fix=fix)

@@ -171,7 +171,10 @@ def _bytes(header: _Header, what: str) -> tuple[Path, bytes]:
 def _geometry(header: _Header, sizes: list[int]) -> tuple[np.ndarray, list[int], list[int]]:
     """RAS+ affine (4, 4) in mm, the three spatial axes, and the volume axis if there is one longer than 1."""
     path = header.path
-    name = header.need("space").lower()
+    if "space" not in header.fields:
+        fix = "save it as NIfTI, or as a sequence from 3D Slicer (ITK leaves the space of 4-D images out)"
+        raise InputError(path, "the NRRD header does not say where the patient's left is", found="no space", fix=fix)
+    name = header.fields["space"].lower()
     signs = SPACES.get(re.sub(r"(-time)$", "", name) if name.endswith("-time") else name[:3] if len(name) == 4 else name)
     if signs is None:
         raise InputError(

@@ -183,6 +183,7 @@ RGB = np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")])
 BAD = {  # case: (what to read, file named, words that must stand in the line)
     # the image
     "missing file": (lambda folder: (folder / "sub-01_asl.nii.gz", {}), "sub-01_asl.nii.gz", "does not exist"),
+    "folder of NIfTI": (lambda folder: (write(folder).parent, {}), "", "must be one file|.nii"),
     "not NIfTI": (changed(lambda path: path.write_bytes(b"hello" * 200)), "sub-01_asl.nii.gz", "not a readable NIfTI"),
     "empty file": (changed(lambda path: path.write_bytes(b"")), "sub-01_asl.nii.gz", "0 bytes"),
     "truncated gzip": (changed(truncate), "sub-01_asl.nii.gz", "truncated"),
@@ -327,6 +328,7 @@ BAD = {  # case: (what to read, file named, words that must stand in the line)
         "scan.nrrd",
         "not a readable NRRD",
     ),
+    "NRRD of ITK, 4-D": (series(space=None), "scan.nrrd", "where the patient's left is|NIfTI"),
     "NRRD truncated": (series(cut=100), "scan.nrrd", "truncated|bytes of"),
     "NRRD gzip truncated": (series(encoding="gzip", data=gzip.compress(bytes(7680)), cut=20), "scan.nrrd", "truncated"),
     "NRRD header alone": (lambda folder: (_write(folder / "scan.nrrd", b"NRRD0005\ntype: float\n"), {}), "scan.nrrd", "truncated|header"),

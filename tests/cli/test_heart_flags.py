@@ -134,7 +134,16 @@ def test_the_phantom_says_where_it_begins(tmp_path):
 def test_an_option_that_nobody_knows(words, command, capsys):
     name = f"pinn-engine {command}".strip()
     assert run(*words) == 2
-    assert capsys.readouterr().err == f"error: {name}: unrecognized arguments: {' '.join(unknown(words))}; see {name} --help\n"
+    err = capsys.readouterr().err
+    assert err.startswith(f"error: {name}: unrecognized arguments: {' '.join(unknown(words))}")
+    assert err.endswith(f"; see {name} --help\n")
+    assert err.count("\n") == 1
+
+
+def test_a_misspelt_option_is_guessed(capsys):
+    with pytest.raises(SystemExit):
+        run("cardiac", "fit", "x.vtk", "--out", "o", "--trength", "3")
+    assert "unrecognized arguments: --trength 3 (did you mean --strength?); see" in capsys.readouterr().err
 
 
 def unknown(words):
