@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -324,9 +325,12 @@ def _grey_median(scan: Scan, c: Curves, cbf: np.ndarray) -> float:
 
 def _voxel_status(plan: Plan, solution: Solution) -> np.ndarray:
     status = solution.status.cpu().numpy().copy()
-    if "att" in solution.names and plan.att_prior is not None and plan.known_att is None:
-        silent = solution.std("att").cpu().numpy() > PRIOR_DOMINATED * float(plan.att_prior.sd)
-        status[silent & (status == Status.CONVERGED)] = VoxelStatus.PRIOR_DOMINATED
+    if "att" in solution.names and plan.known_att is None:
+        if plan.att_prior is None:  # no better known than by its range alone
+            widest, code = plan.att_max / math.sqrt(12), int(Status.UNDETERMINED)
+        else:
+            widest, code = PRIOR_DOMINATED * float(plan.att_prior.sd), int(VoxelStatus.PRIOR_DOMINATED)
+        status[(solution.std("att").cpu().numpy() > widest) & (status == Status.CONVERGED)] = code
     return status
 
 

@@ -9,6 +9,7 @@ from small_scans import GM, LONG_AND_SHORT, fitted, phantom, plan, scan, some_vo
 
 from pinn_engine.asl.fit import fit, solve
 from pinn_engine.asl.plan import Plan
+from pinn_engine.core import Status
 from pinn_engine.errors import InputError
 
 METHODS = {"nlls": {"method": "nlls"}, "features": {}, "mlp": {"network": "mlp"}}
@@ -209,6 +210,16 @@ def test_a_gpu_gives_the_same_maps(settings):
     cpu, cuda = (fit(s, device=device, **settings) for device in ("cpu", "cuda"))
     assert np.mean(np.isclose(cpu.maps["cbf"].value, cuda.maps["cbf"].value, rtol=1e-3, atol=0)[s.mask]) >= 0.999
     assert np.mean(cpu.status == cuda.status) >= 0.999
+
+
+def test_what_the_closed_form_cannot_tell_is_marked():
+    """No prior stands in for the data there: an arrival no better known than by its range is not determined."""
+    f = fit(phantom(seed=26).scan(t1_map=True), method="nlls")
+    sd, mask = f.maps["att"].std, f.scan.mask
+    widest = (max(f.pld + f.label_duration) - 0.1) / 12**0.5
+    assert 0 < np.mean(sd[mask] > widest) < 0.5
+    assert not (f.status[mask & (sd > widest)] == Status.CONVERGED).any()
+    assert np.mean(f.status[mask & (sd < widest)] == Status.CONVERGED) > 0.9
 
 
 # --- bad voxels --------------------------------------------------------------------------------------------------------
