@@ -30,7 +30,7 @@ def test_a_change_that_is_sure_is_integrated_out_as_by_the_whole_covariance(tiss
     data = (data[0] / excess, data[1] / excess, data[2] / excess)
     sure = torch.zeros(5, 1 + len(SLABS), dtype=torch.float64)
     sure[:, 1 + slab] = 1
-    gradient, information, cost = Loose(sure, excess).freed(data, tissues)
+    gradient, information, cost = Loose(sure, excess, tissues).freed(data)
     for v in range(5):
         change = rows[v].unflatten(1, (2, tissues)).sum(dim=2)
         prior = torch.diag(torch.tensor(SLABS[slab], dtype=torch.float64) ** 2)
@@ -44,7 +44,7 @@ def test_nothing_apart_changes_nothing():
     data, _, _ = linearised(2, 4)
     none = torch.zeros(4, 1 + len(SLABS), dtype=torch.float64)
     none[:, 0] = 1
-    for before, after in zip(data, Loose(none, 1.0).freed(data, 2), strict=True):
+    for before, after in zip(data, Loose(none, 1.0, 2).freed(data), strict=True):
         torch.testing.assert_close(before, after)
 
 

@@ -19,7 +19,8 @@ from ..maps import VoxelStatus
 from ..plan import Plan
 from ..scan import Scan
 from .apart import apart
-from .foci import Foci, FocusSearch, widened
+from .checks import lack_of_fit, silent, widened
+from .foci import Foci, FocusSearch
 from .model import POOL, PURE, BrainModel
 from .noise import noise_excess
 from .tissue import T1, Tissue, classify, from_maps
@@ -76,13 +77,13 @@ def fit_spatial(plan: Plan, scan: Scan, tissue: Tissue, level: float, progress: 
     smooth, foci = search.search(smooth)
     own = apart(model, smooth.x + smooth.offset)
     smooth = replace(smooth, offset=smooth.offset + model.alike(own.change))
-    silent = search.silent(smooth)
+    nothing = silent(model, search.balls, smooth)
     alike = own.covariance + torch.diag_embed(torch.as_tensor(foci.variance, device=model.device).T).permute(1, 2, 0)
-    smooth = replace(smooth, variance=widened(smooth, alike, search.lack_of_fit(smooth, silent)))
+    smooth = replace(smooth, variance=widened(smooth, alike, lack_of_fit(model, search.balls, scan.grid.spacing, smooth, nothing)))
     solution = as_solution(model, smooth)
     away = (pooled_att - solution.values["att"]).cpu().numpy()
     disagreement = away / np.maximum(np.hypot(solution.std("att").cpu().numpy(), model.step), 1e-6)
-    status, predicted = _status(model, solution, silent.cpu().numpy()), model.predicted(smooth.x + smooth.offset)
+    status, predicted = _status(model, solution, nothing.cpu().numpy()), model.predicted(smooth.x + smooth.offset)
     if progress:
         progress(1.0)
     return SpatialFit(solution, tissue, smooth, foci, disagreement, status, model.flow.cpu().numpy(), excess, own.share, predicted)

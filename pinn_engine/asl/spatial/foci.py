@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ...core.smooth_fit import SmoothFit, SmoothSettings, refit
 from .balls import Balls
-from .model import PURE, BrainModel
+from .model import BrainModel
 
 RADII = (3.2, 4.6, 6.1, 7.6, 10.0)  # mm
 MIDDLE, STRICT = 40.0, 5.0  # foci expected: for intervals; for the list and the intervals of flow in GM
@@ -29,9 +29,6 @@ MOST_ABSORBED, RATIO_SAMPLES, RATIO_SMOOTHING = 0.7, 12, 2.0  # see `_absorbed`
 FLOW_RANGE, ARRIVAL_RANGE = (-0.9, 1.5), (-0.6, 0.6)
 LARGEST_LOG = 20.0  # odds beyond are certainty, and would drown the rest in the rounding of the transform
 QUARTILES, LEAST_SEEN = 1.349, 0.1  # width of the middle half of a normal; share of the median information below which a ball says nothing
-CHECKED, LEAST_KIND = 4, 200  # ball that the intervals are checked with; voxels of a tissue that is checked
-SILENT = 0.02  # of the median information on flow in the largest ball
-LOCAL = 12.0  # mm, sd of a neighbourhood that is checked by itself
 
 
 @dataclass(frozen=True)
@@ -49,7 +46,7 @@ class FocusSearch:
     """Candidates: the balls of RADII around every voxel, over all perfused tissue and over grey matter alone."""
 
     def __init__(self, model: BrainModel, spacing: np.ndarray, smooth: SmoothFit, settings: SmoothSettings):
-        self.model, self.spacing, self.settings = model, spacing, settings
+        self.model, self.settings = model, settings
         self.balls = Balls(model.plan.c.voxels, spacing, (*RADII, APART), model.device)
         share = model.share.float()
         self.supports = [1 - share[:, 2]] + ([share[:, 0]] if model.tissue.known else [])
@@ -93,40 +90,6 @@ class FocusSearch:
         prior = float(np.log(expected / self.count))
         weights = [[(e.log.double() + prior).clamp_max(LARGEST_LOG).exp() for e in row] for row in evidence]
         return weights, 1 + self.balls.spread(_sum(weights).unsqueeze(1), len(RADII))[:, 0].clamp_min(0)
-
-    def lack_of_fit(self, smooth: SmoothFit, silent: Tensor) -> Tensor:
-        """(2T, V) variance of what the fit misses at the scale of large balls, by field: the data's own check of the intervals.
-
-        In a ball whose field is off by a w, the pooled score u = sum(w score) has variance V + Var(a) V^2, V = sum(w^2 information) less
-        what the fit has absorbed; w: the tissue's share of a voxel's signal, to the power PURE. A moment estimate a field over balls around
-        voxels that are mostly its tissue, or over those within LOCAL where it is larger. Where steps or foci break the smooth prior this
-        widens the intervals; where the data are `silent` (V,) they cannot check, and it is as elsewhere on the average.
-        """
-        model = self.model
-        gradient, information, _ = model.linearise(smooth.x + smooth.offset)
-        own = information.diagonal().T
-        pulled = own.unsqueeze(2) * smooth.samples
-        signal = (model.unit / model.flow) ** PURE  # little grey matter in a voxel of white is most of its signal
-        extra = torch.zeros_like(own)
-        for k in range(len(own)):
-            inside, w = model.share[:, k % model.count] > 0.5, signal[k % model.count].unsqueeze(1)
-            if int((inside & ~silent).sum()) < LEAST_KIND:
-                continue
-            values = torch.cat([w * gradient[k].unsqueeze(1), w**2 * own[k].unsqueeze(1), w * pulled[k]], dim=1)
-            total = self.balls.total(self.balls.forward(values), CHECKED)
-            v = inside * (total[:, 1] - total[:, 2:].square().mean(dim=1)).clamp_min(0)
-            excess, worth = inside * total[:, 0] ** 2 - v, v**2
-            whole = (excess.sum() / worth.sum().clamp_min(1e-12)).clamp_min(0)
-            here = self.balls.even((excess / worth.clamp_min(1e-12)).unsqueeze(1), worth.unsqueeze(1), LOCAL / self.spacing)[:, 0]
-            extra[k] = torch.maximum(here, whole)
-            extra[k, silent] = torch.maximum(extra[k], extra[k, inside & ~silent].mean())[silent]
-        return extra
-
-    def silent(self, smooth: SmoothFit) -> Tensor:
-        """(V,) True where the data of all voxels within the largest ball say next to nothing: what stands there is the prior's."""
-        _, information = self.model.linearise_together(smooth.x + smooth.offset)
-        around = self.balls.spread(information[0, 0].unsqueeze(1), RADII.index(max(RADII)))[:, 0]
-        return around < SILENT * around.quantile(0.5)
 
     def _absorbed(self, smooth: SmoothFit) -> list[list[Tensor]]:
         """Per support and radius (V, 2): the share of a ball's information that the smooth field would take, smoothed and bounded.
@@ -224,10 +187,3 @@ def _evidence(total: Tensor, absorbed: Tensor) -> _Evidence:
         [(1 - q) * (alone**2 + 1 / (a + flow)) + q * (x**2 + (c + arrival) / determinant), q * (y**2 + (a + flow) / determinant)], dim=1
     )
     return _Evidence(log.logsumexp(dim=0), mean, second - mean**2)
-
-
-def widened(smooth: SmoothFit, alike: Tensor, lack: Tensor) -> Tensor:
-    """(2T, 2T, V) covariance of the fields with what moves all tissues alike (2, 2, V), and with what the fit misses (2T, V)."""
-    count = len(lack) // 2
-    common = alike.repeat_interleave(count, dim=0).repeat_interleave(count, dim=1)
-    return smooth.variance + common + torch.diag_embed(lack.T).permute(1, 2, 0)

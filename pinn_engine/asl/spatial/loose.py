@@ -37,13 +37,17 @@ def likely(evidence: Tensor, most: float = 1.0) -> Tensor:
 
 @dataclass(frozen=True)
 class Loose:
-    """`likely` (V, 1 + slabs): how likely a voxel has no change of its own, or one of each slab; `excess`: what data count less by."""
+    """`likely` (V, 1 + slabs): how likely a voxel has no change of its own, or one of each slab; `excess`: what data count less by.
+
+    `count`: tissues with fields of their own.
+    """
 
     likely: Tensor
     excess: float
+    count: int
 
     @classmethod
-    def of(cls, data: Linearised, count: int, excess: float) -> Loose:
+    def of(cls, data: Linearised, excess: float, count: int) -> Loose:
         """From data linearised at 2 `count` fields; one voxel is no structure, so here its data count in full."""
         gradient, _, information = of_change(data, count)
         evidence = [torch.zeros_like(data[2])]
@@ -51,12 +55,12 @@ class Loose:
             inverse, log_volume = _posterior(information * excess, slab)
             gain = excess**2 * torch.einsum("av,abv,bv->v", gradient, inverse, gradient)
             evidence.append(0.5 * (gain - log_volume))
-        return cls(likely(torch.stack(evidence, dim=1), MOST), excess)
+        return cls(likely(torch.stack(evidence, dim=1), MOST), excess, count)
 
-    def freed(self, data: Linearised, count: int) -> Linearised:
+    def freed(self, data: Linearised) -> Linearised:
         """Linearised data with the voxel's own change integrated out, as far as there is one."""
         gradient, information, cost = data
-        by_change, across, on_change = of_change(data, count)
+        by_change, across, on_change = of_change(data, self.count)
         for p, (flow, arrival) in zip(self.likely[:, 1:].T, SLABS, strict=True):
             inverse, _ = _posterior(on_change, (flow * self.excess**0.5, arrival * self.excess**0.5))
             taken = p * torch.einsum("abv,bfv->afv", inverse, across)

@@ -166,7 +166,7 @@ class BrainModel:
         self.base = self.base + self.unit * m
         self.delay = self.delay + d
         x = x - torch.cat([m, d])
-        self.loose = Loose.of(self.linearise_data(x), self.count, self.noise_excess)
+        self.loose = Loose.of(self.linearise_data(x), self.noise_excess, self.count)
         return x
 
     def physical(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -178,7 +178,7 @@ class BrainModel:
     def linearise(self, x: Tensor) -> Linearised:
         """What the data say of the fields; less where a voxel likely has a signal of its own."""
         data = self.linearise_data(x)
-        return data if self.loose is None else self.loose.freed(data, self.count)
+        return data if self.loose is None else self.loose.freed(data)
 
     def linearise_data(self, x: Tensor) -> Linearised:
         residual, by, own = self._rows(x)
@@ -227,9 +227,7 @@ class BrainModel:
         curve, slope = self.data.new_zeros(2, len(rows), len(shift), self.data.shape[1])
         for k, (table, _) in enumerate(self.curves):
             arrival = (self.delay[k, rows] + x[self.count + k, rows]).unsqueeze(1) + shift
-            place = ((arrival - self.att[0]) / self.step).clamp(0, len(self.att) - 1.001)
-            low, group = place.long(), self.group[rows].unsqueeze(1)
-            one = torch.lerp(table[group, low], table[group, low + 1], (place - low).unsqueeze(2))
+            one = _between(table, self.group[rows].unsqueeze(1), *self._cell(arrival))
             flow = self.base[k, rows] + x[k, rows].clamp(LOWEST, HIGHEST) * self.unit[k, rows]
             curve += flow[:, None, None] * one
             slope += self.unit[k, rows][:, None, None] * one
@@ -245,6 +243,12 @@ class BrainModel:
         """Nearest point of the grid."""
         return ((att - self.att[0]) / self.step).round().long()
 
+    def _cell(self, att: Tensor) -> tuple[Tensor, Tensor]:
+        """Point of the grid below, and the part of the way to the next."""
+        place = ((att - self.att[0]) / self.step).clamp(0, len(self.att) - 1.001)
+        low = place.long()
+        return low, place - low
+
     def _rows(self, x: Tensor) -> tuple[Tensor, list[Tensor], Marginal]:
         """Whitened residual (V, K), its slopes by every field, and the voxel's own flow that is to be integrated out."""
         curve, by, own = self._curves(x)
@@ -258,17 +262,19 @@ class BrainModel:
         total, own = torch.zeros_like(self.data), torch.zeros_like(self.data)
         by_m, by_d = [], []
         for k, (table, change) in enumerate(self.curves):
-            place = ((self.delay[k] + x[self.count + k] - self.att[0]) / self.step).clamp(0, len(self.att) - 1.001)
-            low = place.long()
-            part = (place - low).unsqueeze(1)
-            curve = torch.lerp(table[self.group, low], table[self.group, low + 1], part)
-            slope = torch.lerp(change[self.group, low], change[self.group, low + 1], part)
+            cell = self._cell(self.delay[k] + x[self.count + k])
+            curve, slope = (_between(values, self.group, *cell) for values in (table, change))
             unit = self.unit[k].unsqueeze(1)
             flow = self.base[k].unsqueeze(1) + x[k].clamp(LOWEST, HIGHEST).unsqueeze(1) * unit
             total, own = total + flow * curve, own + self.own[k].unsqueeze(1) * curve
             by_m.append(unit * curve)
             by_d.append(flow * slope)
         return total, by_m + by_d, own
+
+
+def _between(table: Tensor, group: Tensor, low: Tensor, part: Tensor) -> Tensor:
+    """(…, K) rows of a table (G, A, K), linear between the points of its grid."""
+    return torch.lerp(table[group, low], table[group, low + 1], part.unsqueeze(-1))
 
 
 def _own_flow(own: Marginal, *rows: Tensor) -> tuple[Tensor, list[Tensor]]:
