@@ -146,6 +146,7 @@ class Check:
     absolute: bool = False  # only where CBF is in mL/100 g/min
 
 
+PLAUSIBLE_CBF = (10.0, 120.0)  # mL/100 g/min, median over a brain mask of a living adult or child
 CHECKS = (
     Check("gm_cbf_mean", "Mean CBF of grey matter", "mL/100 g/min", 10, 120, "M0 on another scale, a wrong delay or label duration", True),
     Check("gm_wm_ratio", "CBF of grey over white matter", "", 1.2, 6, "tissue maps not in the order GM, WM, CSF, noise, or late arrival"),
@@ -175,3 +176,34 @@ def plausibility(fit: PerfusionFit) -> list[dict[str, object]]:
         title = f"{check.title}, {unit.strip()}" if unit else check.title
         rows.append(line | {"title": title, "shown": told, "range": f"{low} to {high}"})
     return rows
+
+
+def cautions(fit: PerfusionFit) -> list[str]:
+    """Plain sentences about what in these maps calls for care. The scan's own notes are not repeated."""
+    usable, mask = fit.usable, fit.scan.mask
+    if not usable.any():
+        return ["No voxel could be fitted: the maps hold zeros only. The status table says why."]
+    out = []
+    converged = float(np.mean(fit.status[mask] == 1))
+    if converged < 0.8:
+        out.append(f"Only {100 * converged:.0f} % of the voxels converged; the status map shows where to trust the maps.")
+    cbf = fit.maps["cbf"]
+    middle = float(np.median(cbf.value[usable]))
+    if middle < 0:
+        out.append("The median perfusion is negative: control and label images may be in the other order than the scan’s description says.")
+    elif cbf.kind.unit != "arbitrary" and not PLAUSIBLE_CBF[0] <= middle <= PLAUSIBLE_CBF[1]:
+        out.append(
+            f"The median CBF of {middle:.3g} {cbf.kind.unit} is outside what a brain shows "
+            f"({PLAUSIBLE_CBF[0]:g} to {PLAUSIBLE_CBF[1]:g}). Usual causes: an M0 image on another scale than the series, "
+            "a wrong label duration or delay, or a mask that reaches beyond the brain."
+        )
+    out += [str(row["sentence"]) for row in plausibility(fit) if not row["plausible"]]
+    if cbf.kind.unit == "arbitrary":
+        out.append("Relative perfusion: compare places within this scan, not scans with each other.")
+    misfit = float(np.median(fit.misfit[usable]))
+    if misfit > 1.5:
+        out.append(
+            f"The data lie {misfit:.3g} times as far from the fitted curves as their noise explains (median): "
+            "motion between the images, or a model that does not fit."
+        )
+    return out

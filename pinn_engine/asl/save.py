@@ -10,7 +10,7 @@ from .. import __version__
 from ..files.output import OutputFolder
 from .maps import KINDS
 from .methods import paragraph
-from .quality import plausibility, quality
+from .quality import cautions, plausibility, quality
 from .regions import region_table
 from .result import PerfusionFit
 
@@ -101,6 +101,7 @@ def provenance(fit: PerfusionFit) -> dict[str, object]:
         "Fit": fit.settings,
         "Convergence": fit.convergence,
         "Notes": list(scan.notes),
+        "Cautions": cautions(fit),
     }
 
 

@@ -77,11 +77,10 @@ def run_one(task: Task, progress: Progress | None = None) -> Outcome:
 
 def _perfusion(task: Task, folder, clock: dict[str, float], progress: Progress) -> Outcome:
     from .. import asl
-    from ..asl.quality import quality
+    from ..asl.quality import cautions, quality
     from ..asl.save import save
     from ..files import nifti
     from ..report.perfusion import write_report
-    from ..report.words import cautions
 
     timed = _timer(clock, progress)
     end = timed("read", f"reading {Path(task.input).name}")

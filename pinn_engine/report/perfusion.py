@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from ..asl.quality import quality
+from ..asl.quality import cautions, quality
 from ..asl.result import ParameterMap, PerfusionFit
 from . import curves, html, pictures, regions
 from .html import Markup
 from .svg import figure, percent, plus_minus
 from .truth import demo_table
-from .words import as_text, cautions, constant_name, labeling, method, shortened
+from .words import as_text, constant_name, labeling, method, shortened
 
 __all__ = ["demo_table", "write_report"]
 

@@ -1,4 +1,4 @@
-"""What a report says in sentences: cautions that follow from the maps, names of constants, the method with its sources."""
+"""What a report says in sentences: names of constants, the method with its sources."""
 
 from __future__ import annotations
 
@@ -6,10 +6,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from ..asl.quality import plausibility
 from ..asl.result import PerfusionFit
 from .html import Markup
-from .svg import figure, percent
 
 NAMES = {
     "alpha": "Labelling efficiency, α",
@@ -26,7 +24,6 @@ NAMES = {
     "m0": "M0",
     "m0_scale": "Factor on M0",
 }
-PLAUSIBLE_CBF = (10.0, 120.0)  # mL/100 g/min, median over a brain mask of a living adult or child
 
 
 def constant_name(key: str) -> str:
@@ -36,37 +33,6 @@ def constant_name(key: str) -> str:
     """
     plain = key.replace("_", " ")
     return NAMES.get(key, plain[:1].upper() + plain[1:])
-
-
-def cautions(fit: PerfusionFit) -> list[str]:
-    """Plain sentences about what in these maps calls for care. The scan's own notes are not repeated."""
-    usable, mask = fit.usable, fit.scan.mask
-    if not usable.any():
-        return ["No voxel could be fitted: the maps hold zeros only. The status table says why."]
-    out = []
-    converged = float(np.mean(fit.status[mask] == 1))
-    if converged < 0.8:
-        out.append(f"Only {percent(converged)} of the voxels converged; the status map shows where to trust the maps.")
-    cbf = fit.maps["cbf"]
-    middle = float(np.median(cbf.value[usable]))
-    if middle < 0:
-        out.append("The median perfusion is negative: control and label images may be in the other order than the scan’s description says.")
-    elif cbf.kind.unit != "arbitrary" and not PLAUSIBLE_CBF[0] <= middle <= PLAUSIBLE_CBF[1]:
-        out.append(
-            f"The median CBF of {figure(middle)} {cbf.kind.unit} is outside what a brain shows "
-            f"({PLAUSIBLE_CBF[0]:g} to {PLAUSIBLE_CBF[1]:g}). Usual causes: an M0 image on another scale than the series, "
-            "a wrong label duration or delay, or a mask that reaches beyond the brain."
-        )
-    out += [str(row["sentence"]) for row in plausibility(fit) if not row["plausible"]]
-    if cbf.kind.unit == "arbitrary":
-        out.append("Relative perfusion: compare places within this scan, not scans with each other.")
-    misfit = float(np.median(fit.misfit[usable]))
-    if misfit > 1.5:
-        out.append(
-            f"The data lie {figure(misfit)} times as far from the fitted curves as their noise explains (median): "
-            "motion between the images, or a model that does not fit."
-        )
-    return out
 
 
 def labeling(fit: PerfusionFit) -> str:

@@ -16,6 +16,7 @@ from fake_fit import fake_fit
 from pinn_engine.asl.acquisition import Sourced
 from pinn_engine.asl.maps import T1B
 from pinn_engine.asl.phantom import make
+from pinn_engine.asl.quality import cautions
 from pinn_engine.asl.result import ParameterMap
 from pinn_engine.files.grid import Grid
 from pinn_engine.report import curves, perfusion, pictures, svg, truth, words
@@ -164,7 +165,7 @@ def test_more_maps_empty_mask_gaps_and_many_delays():
 def test_implausible_perfusion_is_named(factor, sentence):
     f = fit()
     cbf = replace(f.maps["cbf"], value=f.maps["cbf"].value * factor)
-    said = " ".join(words.cautions(replace(f, maps=f.maps | {"cbf": cbf}, status=np.where(f.scan.mask, 1, 0).astype(np.uint8))))
+    said = " ".join(cautions(replace(f, maps=f.maps | {"cbf": cbf}, status=np.where(f.scan.mask, 1, 0).astype(np.uint8))))
     assert (sentence in said) if sentence else said == ""
 
 

@@ -123,8 +123,9 @@ class BrainModel:
     def _set_own(self, flow: Tensor) -> None:
         """What the doubt of shares does to the flow of each tissue: its first principal axis, and the variance that this leaves out."""
         doubt = torch.as_tensor(self.tissue.doubt, dtype=torch.float32, device=self.device)[:, :2, :2] * flow * flow.unsqueeze(1)
-        value, axis = torch.linalg.eigh(doubt)
-        self.own = (axis[:, :, 1] * value[:, 1:].clamp_min(0).sqrt()).T.contiguous()
+        a, b, c = doubt[:, 0, 0], doubt[:, 0, 1], doubt[:, 1, 1]
+        value, angle = 0.5 * (a + c) + torch.hypot(0.5 * (a - c), b), 0.5 * torch.atan2(2 * b, a - c)
+        self.own = value.clamp_min(0).sqrt() * torch.stack([angle.cos(), angle.sin()])
         self.rest = (doubt.sum(dim=(1, 2)) - self.own.sum(dim=0).square()).clamp_min(0)
 
     def start_scores(self) -> tuple[Tensor, Tensor, Tensor]:
