@@ -147,6 +147,8 @@ class BorderProblem(MapProblem):
 
     def _equation(self, theta: Tensor, T: Tensor, u: Tensor) -> Rows:
         """The equation's rows by T and u, carried on to phi and the few that u is made of."""
+        from scipy.sparse import csr_matrix
+
         n, t = self.nodes, self.tuning
         c0 = torch.tensor(front_constant(self.model), dtype=torch.float64)
         scale = (self.active.to(T) * self.equation.element.mass / self.patch).sqrt()  # type: ignore[union-attr]
@@ -155,11 +157,10 @@ class BorderProblem(MapProblem):
         by_few = torch.cat([basis, self.depths * inside[:, None]], dim=1)
         by_phi = (self.depths @ theta[2 * n + basis.shape[1] :]) * self.step(theta[n : 2 * n])[1]
         of_u = rows.column >= n
-        row, node, value = rows.row[of_u], rows.column[of_u] - n, rows.value[of_u]
-        dense = by_few.new_zeros(len(rows.residual), by_few.shape[1]).index_add(0, row, value[:, None] * by_few[node])
-        factor = torch.ones_like(rows.value)
+        node, factor = rows.column[of_u] - n, torch.ones_like(rows.value)
+        by_u = csr_matrix((rows.value[of_u].numpy(), (rows.row[of_u].numpy(), node.numpy())), shape=(n, n))
         factor[of_u] = by_phi[node]
-        return Rows(rows.residual, rows.row, rows.column, rows.value * factor, rows.exact, dense)
+        return Rows(rows.residual, rows.row, rows.column, rows.value * factor, rows.exact, torch.from_numpy(by_u @ by_few.numpy()))
 
     def _distance(self, phi: Tensor) -> Rows:
         e = self.equation.element
