@@ -22,12 +22,17 @@ SLIVER_FLOOR = 1e-2  # a flatter cell is given the area of this quality: it ties
 
 @dataclass(frozen=True)
 class Elements:
-    """Geometry of N nodes and M cells with C corners: `gradients` (M, C, 3) of the hat functions, 1/mm; `size` (M,) mm^2 or mm^3."""
+    """Geometry of N nodes and M cells with C corners: `gradients` (M, C, 3) of the hat functions, 1/mm; `size` (M,) mm^2 or mm^3;
+    `points` (N, 3) mm."""
 
     cells: Tensor
     gradients: Tensor
     size: Tensor
-    nodes: int
+    points: Tensor
+
+    @property
+    def nodes(self) -> int:
+        return len(self.points)
 
     @cached_property
     def mass(self) -> Tensor:
@@ -92,7 +97,7 @@ def elements(mesh: Mesh, device: str | torch.device = "cpu", dtype: torch.dtype 
         torch.as_tensor(mesh.cells, device=device),
         torch.as_tensor(gradients, dtype=dtype, device=device),
         torch.as_tensor(size, dtype=dtype, device=device),
-        len(mesh.points),
+        torch.as_tensor(mesh.points, dtype=dtype, device=device),
     )
 
 

@@ -378,6 +378,7 @@ def common_settings(solved: MapSolution, model: AlievPanfilov, ratio: float | No
             "score": solved.choice.under,
             "reach_mm": None if laid is None else laid.reach * solved.problem.length,
         },
+        "scar_borders_as_lines": {"taken": solved.choice.lines, "score": solved.choice.lined},
         "interval_width": width,
         "D_across_over_along": ratio,
         "solver": {"status": solved.solution.status.sentence, "steps": solved.solution.steps},

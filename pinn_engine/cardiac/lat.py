@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from ..core.sparse_linear import SparseSolver
 from .background import modes
 from .basins import Landscape
 from .beat import Beat
+from .borders import drawn
 from .eikonal import EikonalDiffusion
 from .mapfit import MapProblem, Samples, Tuning, contaminated
 from .model import AlievPanfilov
@@ -116,6 +117,11 @@ def fit_lat(
     if choice.background is not None or choice.spares:
         problem.spare(theta)
     solution = SparseGaussNewton(steps=12, relative=1e-3, damping=WARM).solve(problem, theta, linear)
+    lines = drawn(problem, solution.theta, linear) if choice.lines else None
+    choice = replace(choice, lines=lines is not None)
+    if lines is not None:
+        solution = lines
+        problem.spare(lines.theta)
     if choice.background is not None:
         solution = rounded(problem, solution)
     tell(0.9)

@@ -12,6 +12,7 @@ from torch import Tensor
 from ..core.sparse import SparseGaussNewton, SparseSolution, assemble
 from ..core.sparse_linear import BorderedNormal, SparseSolver
 from .background import Background, Modes
+from .borders import drawn
 from .mapfit import MapProblem, Samples
 
 STRENGTHS = (1.1, 0.4, 0.13, 0.04)  # in 1/l0, see mapfit
@@ -21,7 +22,7 @@ SLACK = 0.02  # how much worse than the best a stronger prior may predict and st
 USUAL = 0.8  # width of intervals that cover as they say over Laplace's: between 0.45 (one sharp scar) and 1.1 (uneven everywhere)
 WARM = 1e-5  # damping of a fit that starts near its end: with more, a scar moves up or down as a whole in dozens of small steps
 PIECES = 0.3  # 1/l0: where no weaker prior predicts as well, a map is of pieces; uneven ones lose cover by sparing their steep places
-GUARD = 0.15  # how much worse than the best a background may predict: the evidence, from all that is fitted, tells more
+GUARD = 0.15  # how much worse a background, or lines, may predict: the evidence, and what the map gains by them, tell more
 UNDER = 0.4  # 1/l0: strength over a smooth background, which takes the waves that else ask for a weaker one
 DRAWN = 0.03  # rounding of |grad u| l0 with which intervals over a background are drawn
 CAP = 9.0  # of a squared standardised error: one outlier must not choose the prior
@@ -41,6 +42,8 @@ class Choice:
     spares: bool = False  # and whether it was taken
     under: float | None = None  # score with a smooth background under the pieces, where the evidence asked for one
     background: Background | None = None  # and that, where it was taken
+    lined: float | None = None  # score with borders of scars as lines (`borders.py`) over that background, where there are scars
+    lines: bool = False  # and whether they were taken
 
     @property
     def last(self) -> float:
@@ -119,7 +122,18 @@ def _with_background(
     if score > allowed:
         return replace(choice, under=score)
     width = widening(problem, rounded(problem, solution), held)
-    return replace(choice, widening=width, under=score, background=problem.background)
+    choice = replace(choice, widening=width, under=score, background=problem.background)
+    return _with_lines(choice, problem, held, drawn(problem, solution.theta, linear), (1.0 + GUARD) * score)
+
+
+def _with_lines(choice: Choice, problem: MapProblem, held: Samples, lines: SparseSolution | None, allowed: float) -> Choice:
+    if lines is None:
+        return choice
+    score = prediction_error(problem, held, lines.theta)
+    if score > allowed:
+        return replace(choice, lined=score)
+    problem.spare(lines.theta)
+    return replace(choice, lined=score, lines=True, widening=widening(problem, rounded(problem, lines), held))
 
 
 def over_background(problem: MapProblem, background: Background, theta: Tensor, linear: SparseSolver) -> SparseSolution:
