@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 import torch
 
 from ..core.solution import Solution, Status
-from ..errors import InputError
+from ..errors import InputError, check_seed
+from .doubts import doubts
 from .eikonal import EikonalDiffusion, tissue_shape
 from .fem import Elements, elements
 from .lat import MapSolution, fit_lat, outlier_share
-from .mapfit import MapProblem
+from .mapfit import MapProblem, Samples
 from .model import AlievPanfilov
 from .numbers import FLOOR, Numbers, speed_sd, with_floor
+from .observations import MARKS
 from .read import HeartData
 from .result import CV_MAP, D_MAP, LAT_MAP, HeartFit, MapKind, NodeMap, NodeStatus, Parameter
 
@@ -27,6 +29,7 @@ SPEED_FLOOR = 0.02  # sd of log CV that the noise does not tell: grid and equati
 UNKNOWN = float(np.log(SPEEDS[1] / SPEEDS[0])) / (2.0 * 1.645)  # sd of log CV where a wave starts: 90 % is all that hearts have
 EARLIEST = 4.0  # patches of tissue that count as the wave's first: one node, or one wrong time, does not
 ROUGH = 0.5  # share of the spread of log slowness among the cells round a node that counts as error of CV (the same draw)
+NOISES_V, NOISES_LAT, STRENGTHS = (1e-3, 10.0), (1e-3, 1e3), (1e-3, 1e3)  # that may be asked for; beyond, matrices are singular
 DENSE = 0.8  # share of the nodes with an activation time beyond which a map was most likely interpolated
 BLURRED = 0.5  # sd of log D beyond which D counts as undetermined
 HOLLOW = 0.5  # TU by which a node far from the start must be earlier than all its neighbours to count as a source of its own
@@ -59,6 +62,7 @@ def fit(
     """
     model = model or AlievPanfilov()
     _check(data, tuple(unknown), tuple(map or ()), physics)
+    _check_numbers(data, noise, strength, seed)
     _check_method(data, method, bool(map))
     if device not in ("auto", "cpu"):
         raise InputError("--device", "heart fits factorise sparse matrices on the CPU", found=device, fix="give cpu or auto")
@@ -66,22 +70,41 @@ def fit(
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # arrays are small: more threads wait for each other
     try:
-        if data.LAT is not None:
-            return _from_lat(data, model, across, noise, strength, seed, tell)
-        from .from_voltage import fit_map, fit_numbers
-        from .pacing import last_beat
-
-        data, model = last_beat(data, model)
-
-        if method == "network":
-            from .from_network import fit_network
-
-            return fit_network(data, model, tuple(unknown), noise, seed, tell)
-        if map:
-            return fit_map(data, model, tuple(unknown), across, noise, strength, seed, tell)
-        return fit_numbers(data, model, tuple(unknown), across, noise, seed, tell, one_beat=method == "travelling")
+        found = _fitted(data, tuple(unknown), bool(map), method, model, across, noise, strength, seed, tell)
     finally:
         torch.set_num_threads(threads)
+    notes = list(doubts(found))
+    if across is None and (ratio := found.settings.get("D_across_over_along")) is not None:
+        notes.append(f"the mesh has fibres: D across them is taken for {ratio:g} of D along them, which nothing here measures (--across)")
+    settings = ({"array": data.array} if data.array else {}) | found.settings
+    return replace(found, notes=(*notes, *found.notes), settings=settings)
+
+
+def _fitted(
+    data: HeartData,
+    unknown: tuple[str, ...],
+    map: bool,
+    method: str | None,
+    model: AlievPanfilov,
+    across: float | None,
+    noise: float | None,
+    strength: float | None,
+    seed: int,
+    tell: Progress,
+) -> HeartFit:
+    if data.LAT is not None:
+        return _from_lat(data, model, across, noise, strength, seed, tell)
+    from .from_voltage import fit_map, fit_numbers
+    from .pacing import last_beat
+
+    data, model = last_beat(data, model)
+    if method == "network":
+        from .from_network import fit_network
+
+        return fit_network(data, model, unknown, noise, seed, tell)
+    if map:
+        return fit_map(data, model, unknown, across, noise, strength, seed, tell)
+    return fit_numbers(data, model, unknown, across, noise, seed, tell, one_beat=method == "travelling")
 
 
 def _check(data: HeartData, unknown: tuple[str, ...], maps: tuple[str, ...], physics: str | None) -> None:
@@ -99,6 +122,17 @@ def _check(data: HeartData, unknown: tuple[str, ...], maps: tuple[str, ...], phy
         raise InputError(
             data.source, "has activation times only", found="--physics aliev-panfilov", fix="give --physics eikonal, or V as data"
         )
+
+
+def _check_numbers(data: HeartData, noise: float | None, strength: float | None, seed: int) -> None:
+    low, high, unit = (*NOISES_V, "") if data.LAT is None else (*NOISES_LAT, f" {data.unit.time}")
+    if noise is not None and not low <= noise <= high:
+        fix = f"give the standard deviation of the data, from {low:g} to {high:g}{unit}, or leave it away: it is estimated"
+        raise InputError("--noise", "is out of range", found=f"{noise:g}", fix=fix)
+    if strength is not None and not STRENGTHS[0] <= strength <= STRENGTHS[1]:
+        fix = f"give a number from {STRENGTHS[0]:g} to {STRENGTHS[1]:g} (0.04 to 1.1 are usual), or leave it away: it is chosen by the data"
+        raise InputError("--strength", "is out of range", found=f"{strength:g}", fix=fix)
+    check_seed("cardiac fit", seed)
 
 
 def _check_method(data: HeartData, method: str | None, map: bool) -> None:
@@ -133,7 +167,11 @@ def _from_lat(
     maps, status = node_maps(data, solved, model, width)
     unit = data.unit
     wrong = int((outlier_share(solved) > 0.5).sum())
-    notes = [f"{wrong} of {len(samples.value)} activation times do not fit their neighbours and were set aside"] if wrong else []
+    notes = []
+    if wrong:
+        told = "does not fit its neighbours and was" if wrong == 1 else "do not fit their neighbours and were"
+        marks = _of_one_value(data, samples, outlier_share(solved) > 0.5)
+        notes.append(f"{wrong} of {len(samples.value)} activation times {told} set aside{marks}")
     start = start_region(solved.problem, torch.from_numpy(solved.T))
     if hollows := round_hollows(equation.element, torch.from_numpy(solved.T), start)[0]:
         notes.append(
@@ -175,6 +213,15 @@ def _from_lat(
         settings=settings,
         notes=tuple(notes),
     )
+
+
+def _of_one_value(data: HeartData, samples: Samples, wrong: torch.Tensor) -> str:
+    """The end of the sentence where most of the wrong times (R,) bool are one and the same number."""
+    values, count = np.unique(np.asarray(data.unit.from_tu(samples.value[wrong].numpy())).round(6), return_counts=True)
+    top = int(count.argmax())
+    if count[top] < max(MARKS, 0.5 * count.sum()):
+        return ""
+    return f"; {count[top]} of them are {values[top]:g}: if that marks what was not measured, give NaN there"
 
 
 def check_speed(data: HeartData, solved: MapSolution, model: AlievPanfilov) -> None:
