@@ -20,7 +20,7 @@ from .model import AlievPanfilov
 from .numbers import FLOOR, Numbers, speed_sd, with_floor
 from .observations import MARKS
 from .read import HeartData
-from .result import CV_MAP, D_MAP, LAT_MAP, HeartFit, MapKind, NodeMap, NodeStatus, Parameter
+from .result import CV_MAP, D_MAP, LAT_MAP, HeartFit, MapKind, NodeMap, NodeStatus, Parameter, usable
 
 Progress = Callable[[str, float], None]
 ACROSS = 0.2  # D across over D along the fibres, where the mesh has fibres (bulk of the atrium: 0.1-0.3)
@@ -314,7 +314,7 @@ def at_nodes(element: Elements, cells: torch.Tensor) -> torch.Tensor:
 
 def map_parameter(data: HeartData, solved: MapSolution, maps: dict[str, NodeMap], status: np.ndarray, about: str) -> Parameter:
     """The map's median over what was fitted; its sd is that of the medians of Laplace's draws, with the floor of a single D."""
-    good = status == NodeStatus.FITTED if (status == NodeStatus.FITTED).any() else status > 0
+    good = usable(status)
     low, middle, high = (float(x) for x in np.percentile(maps["D"].value[good], [15.9, 50, 84.1]))
     drawn = np.median(data.back_log(solved.u[:, None] + solved.choice.widening * solved.draws_u)[good], axis=0)
     relative = float(np.hypot(np.log(drawn).std(), FLOOR["D"]))

@@ -71,6 +71,12 @@ class Parameter:
     spread: tuple[float, float] | None = None
 
 
+def usable(status: np.ndarray) -> np.ndarray:
+    """(N,) bool, see `HeartFit.usable`."""
+    good = status == NodeStatus.FITTED
+    return good if good.any() else status != NodeStatus.OUTSIDE
+
+
 @dataclass(frozen=True)
 class HeartFit:
     """The result of `cardiac.fit`; N = the input's nodes, in its order."""
@@ -89,6 +95,11 @@ class HeartFit:
     convergence: list[float] = field(default_factory=list)  # 0.5 |r|^2 after each step of the last stage; networks: held-out rms by stage
     settings: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+
+    @property
+    def usable(self) -> np.ndarray:
+        """(N,) bool: nodes of status 1, whose median stands for the heart; where there are none, all that were fitted."""
+        return usable(self.status)
 
     def save(self, folder: str | PathLike[str], *, reference: str | None = None, spacing: float | None = None) -> list[Path]:
         """Write mesh, volumes and parameters; returns the files. Raises InputError where the folder cannot be written."""

@@ -44,8 +44,7 @@ def _head(fit: HeartFit) -> Markup:
 
 
 def _cards(fit: HeartFit) -> Markup:
-    good = fit.status == NodeStatus.FITTED
-    good = good if good.any() else fit.status > 0
+    good = fit.usable
     cards = []
     for key in ("CV", "D"):
         if key in fit.maps and good.any():
@@ -94,8 +93,8 @@ def _maps(fit: HeartFit) -> Markup:
         figures.append(
             html.figure(one.kind.title, one.unit, "", map_picture(fit, one.value, window, one.kind.colormap, one.unit, one.kind.title))
         )
-        good = fit.status == NodeStatus.FITTED  # where a wave starts, that of CV is as wide as hearts are
-        spread, title = pictures.percentile_window(one.std[good if good.any() else on], from_zero=True), "Standard deviation"
+        # of status 1: where a wave starts, that of CV is as wide as hearts are
+        spread, title = pictures.percentile_window(one.std[fit.usable], from_zero=True), "Standard deviation"
         figures.append(html.figure(title, one.unit, "", map_picture(fit, one.std, spread, "bone", one.unit, title)))
     if len(np.unique(fit.status[fit.status > 0])) > 1:
         figures.append(html.figure("Status", "", "What the numbers mean stands in the table below.", status_picture(fit)))

@@ -14,6 +14,7 @@ from pinn_engine.cardiac.fit import flat_map, number_maps
 from pinn_engine.cardiac.model import AlievPanfilov
 from pinn_engine.cardiac.read import from_mesh
 from pinn_engine.cardiac.result import D_MAP, LAT_MAP, HeartFit, NodeMap, Parameter
+from pinn_engine.cardiac.save import quality
 from pinn_engine.cardiac.units import TimeUnit
 from pinn_engine.report import heart_pictures
 from pinn_engine.report.heart import said, write_report
@@ -141,3 +142,13 @@ def test_settings_are_words(beat):
     assert "The fit converged, 4 steps." in page
     assert "{" not in page.split("Settings", 1)[1]
     assert said([{"strength": 1.0, "D": 0.05}, {"strength": 10.0, "D": 0.1}]) == "strength 1, D 0.05; strength 10, D 0.1"
+
+
+def test_the_group_takes_the_median_that_the_report_shows(beat):
+    """Where the wave starts D is its neighbours' at best: such nodes moved the group's median away from the subject's."""
+    value = np.where(beat.maps["LAT"].value < 6, 0.3, 0.1).astype(np.float32)
+    status = np.where(value > 0.2, 3, 1).astype(np.uint8)
+    one = replace(beat, status=status, maps=beat.maps | {"D": replace(beat.maps["D"], value=value)})
+    row = quality(one)
+    assert (row["D_median"], row["D_unit"], row["CV_unit"]) == (pytest.approx(0.1), "mm^2/TU", "mm/TU")
+    assert '<div class="value">0.100 <span class="unit">mm²/TU' in write_report(one)
