@@ -25,6 +25,7 @@ from .result import CV_MAP, D_MAP, LAT_MAP, HeartFit, MapKind, NodeMap, NodeStat
 Progress = Callable[[str, float], None]
 ACROSS = 0.2  # D across over D along the fibres, where the mesh has fibres (bulk of the atrium: 0.1-0.3)
 SPEEDS = (0.015, 6.0)  # m/s: a median outside means a mistaken unit (scar 0.05, atrium 0.3-1.2, Purkinje 4)
+CELL = 0.03  # share of the time that a front takes over a cell that is open in T whatever the noise (noise-free squares and spheres)
 SPEED_FLOOR = 0.02  # sd of log CV that the noise does not tell: grid and equation (found on one draw of the fibred atrium)
 UNKNOWN = float(np.log(SPEEDS[1] / SPEEDS[0])) / (2.0 * 1.645)  # sd of log CV where a wave starts: 90 % is all that hearts have
 EARLIEST = 4.0  # patches of tissue that count as the wave's first: one node, or one wrong time, does not
@@ -242,17 +243,18 @@ def node_maps(data: HeartData, solved: MapSolution, model: AlievPanfilov, width:
     element = problem.equation.element
     T, u = torch.from_numpy(solved.T), torch.from_numpy(solved.u)
     D = data.back_log(solved.u)
-    spread_u = width * solved.draws_u.std(axis=1)
+    start = start_region(problem, T)
+    missed = slope_misfit(solved, model, start)
+    spread_u = np.hypot(width * solved.draws_u.std(axis=1), 2.0 * missed)  # D goes with the square of speed
     speed = apparent_speed(element, T)
     drawn = np.stack([np.log(apparent_speed(element, T + width * torch.from_numpy(d.copy()))) for d in solved.draws_T.T], axis=1)
     noise = 0.5 * (np.percentile(drawn, 84.1, axis=1) - np.percentile(drawn, 15.9, axis=1))
-    start = start_region(problem, T)
-    spread_c = np.sqrt(noise**2 + SPEED_FLOOR**2 + (ROUGH * unevenness(element, T)) ** 2 + (UNKNOWN * start) ** 2)
+    spread_c = np.sqrt(noise**2 + missed**2 + SPEED_FLOOR**2 + (ROUGH * unevenness(element, T)) ** 2 + (UNKNOWN * start) ** 2)
     misfit = np.abs(problem.equation.residual(T, u, float(model.speed(1.0))).numpy())
     values = {
         "D": (D_MAP, unit.diffusivity, unit.rate_from_tu(D), unit.rate_from_tu(D * data.back(spread_u))),
         "CV": (CV_MAP, unit.speed, unit.rate_from_tu(data.back(speed)), unit.rate_from_tu(data.back(speed * spread_c))),
-        "LAT": (LAT_MAP, unit.time, unit.from_tu(data.back(solved.T)), unit.from_tu(data.back(width * solved.draws_T.std(axis=1)))),
+        "LAT": (LAT_MAP, unit.time, unit.from_tu(data.back(solved.T)), unit.from_tu(data.back(activation_sd(solved, width)))),
     }
     status = np.full(len(T), int(NodeStatus.FITTED), np.uint8)
     status[misfit > MISFIT] = NodeStatus.COLLISION
@@ -262,6 +264,30 @@ def node_maps(data: HeartData, solved: MapSolution, model: AlievPanfilov, width:
     whole = np.where(data.inside, status[np.asarray(abs(data.to_input).argmax(axis=1)).ravel()], int(NodeStatus.OUTSIDE)).astype(np.uint8)
     maps = {key: NodeMap(kind, name, value.astype(np.float32), std.astype(np.float32)) for key, (kind, name, value, std) in values.items()}
     return maps, whole
+
+
+def activation_sd(solved: MapSolution, width: float) -> np.ndarray:
+    """(N,) TU: what the noise tells of T, what the grid leaves open, what the travelling beat misses of V, what lies before the record."""
+    problem = solved.problem
+    element, noise = problem.equation.element, width * solved.draws_T.std(axis=1)
+    size = element.mass.numpy() ** (1.0 / (element.cells.shape[1] - 1))
+    grid = CELL * size / float(problem.model.speed(problem.D0))
+    if problem.data.time is None:
+        return np.hypot(noise, grid)
+    unseen = np.maximum(problem.begin - solved.T, 0.0)
+    return np.sqrt(noise**2 + grid**2 + solved.facts["T_misfit"] ** 2 + unseen**2)
+
+
+def slope_misfit(solved: MapSolution, model: AlievPanfilov, start: np.ndarray) -> np.ndarray:
+    """(N,) error of log |grad T| from what the travelling beat misses of V: that of T over the time a front takes to cross a patch.
+
+    None where the wave starts: the equation is not asked to hold there, nothing is read from T.
+    """
+    missed = solved.facts.get("T_misfit")
+    if missed is None:
+        return np.zeros(len(solved.T))
+    crossing = solved.problem.tuning.patch * solved.problem.length / float(model.speed(solved.problem.D0))
+    return np.where(start, 0.0, missed / crossing)
 
 
 def start_region(problem: MapProblem, T: torch.Tensor) -> np.ndarray:
