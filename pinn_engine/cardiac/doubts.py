@@ -84,5 +84,5 @@ def explained(fit: HeartFit) -> float:
 def unsettled(fit: HeartFit) -> tuple[str, ...]:
     ended = str(fit.settings.get("solver", {}).get("status", ""))
     if ended == Status.STEP_LIMIT.sentence:
-        return ("the fit stopped at its step limit before it converged: the maps may have moved on a little, their intervals do not count this",)
+        return ("the fit stopped at its step limit before it converged: its maps may have moved on a little",)
     return ()

@@ -12,23 +12,10 @@ from ..core.solution import Status
 from ..errors import InputError
 from .beat import beats
 from .fem import Diffusion
-from .fit import (
-    BLURRED,
-    PLANE,
-    Progress,
-    activation_sd,
-    check_speed,
-    common_settings,
-    equation_of,
-    given_parameters,
-    map_parameter,
-    node_maps,
-    numbers_result,
-    slope_misfit,
-    start_region,
-)
+from .fit import PLANE, Progress, check_speed, common_settings, equation_of, given_parameters, map_parameter, numbers_result
 from .lat import MapSolution
 from .model import AlievPanfilov
+from .nodes import BLURRED, activation_sd, node_maps, slope_misfit, start_region
 from .numbers import Numbers
 from .numbers import fit_numbers as numbers
 from .read import HeartData
