@@ -11,7 +11,7 @@ import torch
 
 from ..core.solution import Solution, Status
 from ..errors import InputError, check_seed
-from .doubts import doubts
+from .doubts import alike, doubts, placed
 from .eikonal import EikonalDiffusion, tissue_shape
 from .fem import elements
 from .lat import MapSolution, fit_lat, outlier_share
@@ -223,6 +223,9 @@ def check_speed(data: HeartData, solved: MapSolution, model: AlievPanfilov) -> N
     speed = 1.0 / max(float(slowness), 1e-12) / 12.9  # mm/TU -> m/s
     if not SPEEDS[0] <= speed <= SPEEDS[1]:
         slow = speed < SPEEDS[0]
+        if not alike(*placed(data)):
+            found, fix = f"a conduction velocity of {speed:.3g} m/s", "give the times or V that were measured, each at its own node"
+            raise InputError(data.source, "the data look like noise: no sample resembles those next to it", found=found, fix=fix)
         guess = "times may be in us or coordinates in m" if slow else "times may be in s or in TU (--time-unit tu), coordinates in um"
         raise InputError(
             data.source, f"a conduction velocity of {speed:.3g} m/s is not a heart's", found="mm and " + data.unit.time, fix=guess

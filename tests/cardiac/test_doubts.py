@@ -14,6 +14,7 @@ from pinn_engine.cardiac.model import AlievPanfilov
 from pinn_engine.cardiac.phantom import observe_V
 from pinn_engine.cardiac.read import from_mesh
 from pinn_engine.cardiac.units import MS_PER_TU, TimeUnit
+from pinn_engine.errors import InputError
 
 MODEL, TU, MS = AlievPanfilov(), TimeUnit("tu"), TimeUnit("ms")
 SHEET, _ = shapes.rectangle((60.0, 40.0), 4.0)
@@ -55,6 +56,13 @@ def test_noise_alone_is_told_first(made):
     assert "look like noise" in noise.notes[0]
     wave = fit(made(5.0 if made is times else 0.3, 0), **options)
     assert not any("look like noise" in note or "hardly more" in note for note in wave.notes)
+
+
+def test_noise_of_no_speed_is_not_taken_for_a_mistaken_unit(monkeypatch):
+    monkeypatch.setattr("pinn_engine.cardiac.fit.SPEEDS", (50.0, 60.0))
+    for flat, words in ((True, "the data look like noise"), (False, "is not a heart's")):
+        with pytest.raises(InputError, match=words):
+            fit(times(2.0, 0, flat=flat), strength=0.4)
 
 
 def test_what_did_not_settle_and_what_is_assumed_is_told(monkeypatch):
