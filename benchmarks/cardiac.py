@@ -20,9 +20,10 @@ import torch
 from pinn_engine.cardiac import phantom, protocols, shapes
 from pinn_engine.cardiac.beat import beats
 from pinn_engine.cardiac.fem import Diffusion
-from pinn_engine.cardiac.fit import apparent_speed, equation_of, fit
+from pinn_engine.cardiac.fit import equation_of, fit
 from pinn_engine.cardiac.mapfit import at_nodes
 from pinn_engine.cardiac.model import AlievPanfilov
+from pinn_engine.cardiac.nodes import apparent_speed
 from pinn_engine.cardiac.pacing import last_beat
 from pinn_engine.cardiac.read import HeartData, from_mesh, grids
 from pinn_engine.cardiac.result import NodeStatus

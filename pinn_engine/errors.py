@@ -20,3 +20,9 @@ class InputError(Exception):
         if fix:
             line += f"; {fix}"
         super().__init__(" ".join(line.split()))
+
+
+def check_seed(where: str | PathLike[str], seed: int) -> None:
+    """Raises InputError where NumPy's and torch's generators could not both take it."""
+    if not 0 <= seed < 2**63:
+        raise InputError(where, "--seed is out of range", found=seed, fix="give a whole number from 0 to 2^63 - 1")

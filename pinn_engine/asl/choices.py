@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..device import resolve_device
-from ..errors import InputError
+from ..errors import InputError, check_seed
 from .curves import Curves, impossible
 from .plan import Settings
 from .scan import Scan
@@ -29,8 +29,7 @@ def settings_of(scan: Scan, unknown, model, method, network, model_error, device
         raise InputError(scan.source, "--model-error must be a fraction above 0", found=model_error, fix="give e.g. 0.05")
     if model_error is not None and model_error > 1:
         notes.append(f"--model-error {model_error:g} is {100 * model_error:g} % of the typical signal; 5 % is 0.05.")
-    if not 0 <= seed < 2**63:
-        raise InputError(scan.source, "--seed is out of range", found=seed, fix="give a whole number from 0 to 2^63 - 1")
+    check_seed(scan.source, seed)
     acquisition = scan.acquisition
     delays = len(np.unique(np.stack([acquisition.pld, acquisition.label_duration]).round(6), axis=1).T)
     if delays < 2:

@@ -3,35 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 import torch
 
 from ..core.solution import Solution, Status
-from ..errors import InputError
+from ..errors import InputError, check_seed
+from .doubts import alike, doubts, placed
 from .eikonal import EikonalDiffusion, tissue_shape
-from .fem import Elements, elements
+from .fem import elements
 from .lat import MapSolution, fit_lat, outlier_share
-from .mapfit import MapProblem
+from .mapfit import Samples
 from .model import AlievPanfilov
+from .nodes import SPEEDS, node_maps, round_hollows, start_region
 from .numbers import FLOOR, Numbers, speed_sd, with_floor
+from .observations import MARKS
 from .read import HeartData
-from .result import CV_MAP, D_MAP, LAT_MAP, HeartFit, MapKind, NodeMap, NodeStatus, Parameter
+from .result import CV_MAP, D_MAP, HeartFit, MapKind, NodeMap, NodeStatus, Parameter, usable
 
 Progress = Callable[[str, float], None]
 ACROSS = 0.2  # D across over D along the fibres, where the mesh has fibres (bulk of the atrium: 0.1-0.3)
-SPEEDS = (0.015, 6.0)  # m/s: a median outside means a mistaken unit (scar 0.05, atrium 0.3-1.2, Purkinje 4)
-SPEED_FLOOR = 0.02  # sd of log CV that the noise does not tell: grid and equation (found on one draw of the fibred atrium)
-UNKNOWN = float(np.log(SPEEDS[1] / SPEEDS[0])) / (2.0 * 1.645)  # sd of log CV where a wave starts: 90 % is all that hearts have
-EARLIEST = 4.0  # patches of tissue that count as the wave's first: one node, or one wrong time, does not
-ROUGH = 0.5  # share of the spread of log slowness among the cells round a node that counts as error of CV (the same draw)
+NOISES_V, NOISES_LAT, STRENGTHS = (1e-3, 10.0), (1e-3, 1e3), (1e-3, 1e3)  # that may be asked for; beyond, matrices are singular
 DENSE = 0.8  # share of the nodes with an activation time beyond which a map was most likely interpolated
-BLURRED = 0.5  # sd of log D beyond which D counts as undetermined
-HOLLOW = 0.5  # TU by which a node far from the start must be earlier than all its neighbours to count as a source of its own
 PLANE = "a plane front into tissue at rest"  # whose speed CV is where one D is fitted
-MISFIT = 0.5  # equation residual (1 = all of it) beyond which fronts collide or break through
 
 
 def fit(
@@ -59,6 +55,7 @@ def fit(
     """
     model = model or AlievPanfilov()
     _check(data, tuple(unknown), tuple(map or ()), physics)
+    _check_numbers(data, noise, strength, seed)
     _check_method(data, method, bool(map))
     if device not in ("auto", "cpu"):
         raise InputError("--device", "heart fits factorise sparse matrices on the CPU", found=device, fix="give cpu or auto")
@@ -66,22 +63,41 @@ def fit(
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # arrays are small: more threads wait for each other
     try:
-        if data.LAT is not None:
-            return _from_lat(data, model, across, noise, strength, seed, tell)
-        from .from_voltage import fit_map, fit_numbers
-        from .pacing import last_beat
-
-        data, model = last_beat(data, model)
-
-        if method == "network":
-            from .from_network import fit_network
-
-            return fit_network(data, model, tuple(unknown), noise, seed, tell)
-        if map:
-            return fit_map(data, model, tuple(unknown), across, noise, strength, seed, tell)
-        return fit_numbers(data, model, tuple(unknown), across, noise, seed, tell, one_beat=method == "travelling")
+        found = _fitted(data, tuple(unknown), bool(map), method, model, across, noise, strength, seed, tell)
     finally:
         torch.set_num_threads(threads)
+    notes = list(doubts(found))
+    if across is None and (ratio := found.settings.get("D_across_over_along")) is not None:
+        notes.append(f"the mesh has fibres: D across them is taken for {ratio:g} of D along them, which nothing here measures (--across)")
+    settings = ({"array": data.array} if data.array else {}) | found.settings
+    return replace(found, notes=(*notes, *found.notes), settings=settings)
+
+
+def _fitted(
+    data: HeartData,
+    unknown: tuple[str, ...],
+    map: bool,
+    method: str | None,
+    model: AlievPanfilov,
+    across: float | None,
+    noise: float | None,
+    strength: float | None,
+    seed: int,
+    tell: Progress,
+) -> HeartFit:
+    if data.LAT is not None:
+        return _from_lat(data, model, across, noise, strength, seed, tell)
+    from .from_voltage import fit_map, fit_numbers
+    from .pacing import last_beat
+
+    data, model = last_beat(data, model)
+    if method == "network":
+        from .from_network import fit_network
+
+        return fit_network(data, model, unknown, noise, seed, tell)
+    if map:
+        return fit_map(data, model, unknown, across, noise, strength, seed, tell)
+    return fit_numbers(data, model, unknown, across, noise, seed, tell, one_beat=method == "travelling")
 
 
 def _check(data: HeartData, unknown: tuple[str, ...], maps: tuple[str, ...], physics: str | None) -> None:
@@ -99,6 +115,17 @@ def _check(data: HeartData, unknown: tuple[str, ...], maps: tuple[str, ...], phy
         raise InputError(
             data.source, "has activation times only", found="--physics aliev-panfilov", fix="give --physics eikonal, or V as data"
         )
+
+
+def _check_numbers(data: HeartData, noise: float | None, strength: float | None, seed: int) -> None:
+    low, high, unit = (*NOISES_V, "") if data.LAT is None else (*NOISES_LAT, f" {data.unit.time}")
+    if noise is not None and not low <= noise <= high:
+        fix = f"give the standard deviation of the data, from {low:g} to {high:g}{unit}, or leave it away: it is estimated"
+        raise InputError("--noise", "is out of range", found=f"{noise:g}", fix=fix)
+    if strength is not None and not STRENGTHS[0] <= strength <= STRENGTHS[1]:
+        fix = f"give a number from {STRENGTHS[0]:g} to {STRENGTHS[1]:g} (0.04 to 1.1 are usual), or leave it away: it is chosen by the data"
+        raise InputError("--strength", "is out of range", found=f"{strength:g}", fix=fix)
+    check_seed("cardiac fit", seed)
 
 
 def _check_method(data: HeartData, method: str | None, map: bool) -> None:
@@ -133,7 +160,11 @@ def _from_lat(
     maps, status = node_maps(data, solved, model, width)
     unit = data.unit
     wrong = int((outlier_share(solved) > 0.5).sum())
-    notes = [f"{wrong} of {len(samples.value)} activation times do not fit their neighbours and were set aside"] if wrong else []
+    notes = []
+    if wrong:
+        told = "does not fit its neighbours and was" if wrong == 1 else "do not fit their neighbours and were"
+        marks = _of_one_value(data, samples, outlier_share(solved) > 0.5)
+        notes.append(f"{wrong} of {len(samples.value)} activation times {told} set aside{marks}")
     start = start_region(solved.problem, torch.from_numpy(solved.T))
     if hollows := round_hollows(equation.element, torch.from_numpy(solved.T), start)[0]:
         notes.append(
@@ -177,97 +208,33 @@ def _from_lat(
     )
 
 
+def _of_one_value(data: HeartData, samples: Samples, wrong: torch.Tensor) -> str:
+    """The end of the sentence where most of the wrong times (R,) bool are one and the same number."""
+    values, count = np.unique(np.asarray(data.unit.from_tu(samples.value[wrong].numpy())).round(6), return_counts=True)
+    top = int(count.argmax())
+    if count[top] < max(MARKS, 0.5 * count.sum()):
+        return ""
+    return f"; {count[top]} of them are {values[top]:g}: if that marks what was not measured, give NaN there"
+
+
 def check_speed(data: HeartData, solved: MapSolution, model: AlievPanfilov) -> None:
     """A conduction velocity no heart has means a mistaken unit."""
     slowness = solved.problem.equation.element.gradient(torch.from_numpy(solved.T)).norm(dim=1).median()
     speed = 1.0 / max(float(slowness), 1e-12) / 12.9  # mm/TU -> m/s
     if not SPEEDS[0] <= speed <= SPEEDS[1]:
         slow = speed < SPEEDS[0]
+        if not alike(*placed(data)):
+            found, fix = f"a conduction velocity of {speed:.3g} m/s", "give the times or V that were measured, each at its own node"
+            raise InputError(data.source, "the data look like noise: no sample resembles those next to it", found=found, fix=fix)
         guess = "times may be in us or coordinates in m" if slow else "times may be in s or in TU (--time-unit tu), coordinates in um"
         raise InputError(
             data.source, f"a conduction velocity of {speed:.3g} m/s is not a heart's", found="mm and " + data.unit.time, fix=guess
         )
 
 
-def node_maps(data: HeartData, solved: MapSolution, model: AlievPanfilov, width: float) -> tuple[dict[str, NodeMap], np.ndarray]:
-    """D, CV and LAT with calibrated standard deviations, and the status, on the input's nodes."""
-    unit, problem = data.unit, solved.problem
-    element = problem.equation.element
-    T, u = torch.from_numpy(solved.T), torch.from_numpy(solved.u)
-    D = data.back_log(solved.u)
-    spread_u = width * solved.draws_u.std(axis=1)
-    speed = apparent_speed(element, T)
-    drawn = np.stack([np.log(apparent_speed(element, T + width * torch.from_numpy(d.copy()))) for d in solved.draws_T.T], axis=1)
-    noise = 0.5 * (np.percentile(drawn, 84.1, axis=1) - np.percentile(drawn, 15.9, axis=1))
-    start = start_region(problem, T)
-    spread_c = np.sqrt(noise**2 + SPEED_FLOOR**2 + (ROUGH * unevenness(element, T)) ** 2 + (UNKNOWN * start) ** 2)
-    misfit = np.abs(problem.equation.residual(T, u, float(model.speed(1.0))).numpy())
-    values = {
-        "D": (D_MAP, unit.diffusivity, unit.rate_from_tu(D), unit.rate_from_tu(D * data.back(spread_u))),
-        "CV": (CV_MAP, unit.speed, unit.rate_from_tu(data.back(speed)), unit.rate_from_tu(data.back(speed * spread_c))),
-        "LAT": (LAT_MAP, unit.time, unit.from_tu(data.back(solved.T)), unit.from_tu(data.back(width * solved.draws_T.std(axis=1)))),
-    }
-    status = np.full(len(T), int(NodeStatus.FITTED), np.uint8)
-    status[misfit > MISFIT] = NodeStatus.COLLISION
-    status[start] = NodeStatus.START
-    status[spread_u > BLURRED] = NodeStatus.UNDETERMINED
-    status[round_hollows(element, T, start)[1]] = NodeStatus.COLLISION
-    whole = np.where(data.inside, status[np.asarray(abs(data.to_input).argmax(axis=1)).ravel()], int(NodeStatus.OUTSIDE)).astype(np.uint8)
-    maps = {key: NodeMap(kind, name, value.astype(np.float32), std.astype(np.float32)) for key, (kind, name, value, std) in values.items()}
-    return maps, whole
-
-
-def start_region(problem: MapProblem, T: torch.Tensor) -> np.ndarray:
-    """(N,) bool: where the equation is not asked to hold, or T is within `start_time` of the earliest EARLIEST patches of tissue.
-
-    A stimulus sets off a piece of tissue at once: no speed can be read there, whatever |grad T| says.
-    """
-    order = T.argsort()
-    first = int(torch.searchsorted(problem.equation.element.mass[order].cumsum(0), EARLIEST * problem.patch))
-    begin = max(float(T[order[min(first, len(order) - 1)]]), problem.begin)
-    region = (begin + problem.tuning.start_time > T).numpy()
-    return region if problem.active is None else region | ~problem.active.numpy()
-
-
-def round_hollows(element: Elements, T: torch.Tensor, start: np.ndarray) -> tuple[int, np.ndarray]:
-    """How many nodes with no start (N,) round them are earlier than all their neighbours by more than HOLLOW; (N,) bool: they and those.
-
-    Either the wave breaks through there, or the fit has left a wrong time behind a ring of D near 0.
-    """
-    n, (own, other) = element.nodes, element.pairs
-    own, other = own[own != other], other[own != other]
-    earliest = T.new_full((n,), torch.inf).scatter_reduce(0, own, T[other], "amin")
-    started = torch.zeros(n).index_add(0, own, torch.from_numpy(start).float()[other]) > 0
-    hollow = (earliest - T > HOLLOW) & (earliest < torch.inf) & ~started
-    near = torch.zeros(n).index_add(0, other, hollow[own].float()) > 0
-    return int(hollow.sum()), (hollow | near).numpy()
-
-
-def apparent_speed(element: Elements, T: torch.Tensor) -> np.ndarray:
-    """(N,) 1 / |grad T| at the nodes (slowness averaged over the cells round them), at most 200 mm/TU (15 m/s)."""
-    slowness = at_nodes(element, element.gradient(T).norm(dim=1))
-    return 1.0 / slowness.clamp_min(5e-3).numpy()
-
-
-def unevenness(element: Elements, T: torch.Tensor) -> np.ndarray:
-    """(N,) sd of log |grad T| among the cells round a node: what linear elements leave open about the slope there.
-
-    Fronts that bend or meet, fibres that turn. After Zienkiewicz & Zhu 1987, doi:10.1002/nme.1620240206.
-    """
-    log = element.gradient(T).norm(dim=1).clamp_min(1e-9).log()
-    mean, square = (at_nodes(element, x) for x in (log, log**2))
-    return (square - mean**2).clamp_min(0.0).sqrt().numpy()
-
-
-def at_nodes(element: Elements, cells: torch.Tensor) -> torch.Tensor:
-    """(M,) -> (N,): the mean of the cells round a node, by their size."""
-    share = (element.size / element.cells.shape[1] * cells)[:, None].expand(-1, element.cells.shape[1])
-    return element.size.new_zeros(element.nodes).index_add(0, element.cells.reshape(-1), share.reshape(-1)) / element.mass
-
-
 def map_parameter(data: HeartData, solved: MapSolution, maps: dict[str, NodeMap], status: np.ndarray, about: str) -> Parameter:
     """The map's median over what was fitted; its sd is that of the medians of Laplace's draws, with the floor of a single D."""
-    good = status == NodeStatus.FITTED if (status == NodeStatus.FITTED).any() else status > 0
+    good = usable(status)
     low, middle, high = (float(x) for x in np.percentile(maps["D"].value[good], [15.9, 50, 84.1]))
     drawn = np.median(data.back_log(solved.u[:, None] + solved.choice.widening * solved.draws_u)[good], axis=0)
     relative = float(np.hypot(np.log(drawn).std(), FLOOR["D"]))

@@ -12,14 +12,15 @@ from ..core.solution import Status
 from ..errors import InputError
 from .beat import beats
 from .fem import Diffusion
-from .fit import PLANE, Progress, check_speed, common_settings, equation_of, given_parameters, map_parameter, node_maps, numbers_result
+from .fit import PLANE, Progress, check_speed, common_settings, equation_of, given_parameters, map_parameter, numbers_result
 from .lat import MapSolution
 from .model import AlievPanfilov
+from .nodes import BLURRED, activation_sd, node_maps, slope_misfit, start_region
 from .numbers import Numbers
 from .numbers import fit_numbers as numbers
 from .read import HeartData
 from .reentry import SHARE, misfit_note, numbers_of_waves, share_firing_again
-from .result import LAT_MAP, HeartFit, NodeMap, Parameter
+from .result import LAT_MAP, HeartFit, NodeMap, NodeStatus, Parameter
 from .voltage import fit_voltage
 
 FINE_NODES = 15_000  # the simulator runs on the input's own nodes up to here
@@ -83,7 +84,19 @@ def fit_map(
         residual,
         convergence=solved.solution.history,
         settings=settings,
-        notes=misfit_note(data, V),
+        notes=(*misfit_note(data, V), *_walls(solved, found)),
+    )
+
+
+def _walls(solved: MapSolution, model: AlievPanfilov) -> tuple[str, ...]:
+    """A sentence where V rises otherwise than in a beat that travels."""
+    wide = 2.0 * slope_misfit(solved, model, start_region(solved.problem, torch.from_numpy(solved.T))) > BLURRED
+    share = 100.0 * float(wide.mean())
+    if share < 1.0:  # single nodes, by chance
+        return ()
+    return (
+        f"at {share:.1f} % of the fitted nodes V rises as in no beat that travels (a border where the wave arrives, colliding fronts): the "
+        f"intervals of LAT, CV and D are wide there (status {int(NodeStatus.UNDETERMINED)}), do not read them",
     )
 
 
@@ -151,7 +164,7 @@ def _numbers_fit(
         LAT_MAP,
         unit.time,
         np.asarray(unit.from_tu(data.back(solved.T)), np.float32),
-        np.asarray(unit.from_tu(data.back(solved.draws_T.std(axis=1))), np.float32),
+        np.asarray(unit.from_tu(data.back(activation_sd(solved, 1.0))), np.float32),
     )
     settings = common_settings(solved, found.model, ratio, 1.0, seed) | _about(found.noise, noise, count, "Aliev-Panfilov, simulated")
     settings["start"] = settings["solver"]

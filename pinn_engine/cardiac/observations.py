@@ -13,13 +13,17 @@ from .units import TimeUnit
 INVALID = -9999.0  # CARTO writes -10000 where there is no value
 LAT_NAMES = ("LAT", "activation_time", "activation_times", "activation", "LAT_ms")
 MIN_LATS = 10
+MARKS = 5  # nodes of one value far from all others, from which it is no activation time
 
 
 def activation(mesh: Mesh, name: str | None = None, unit: TimeUnit | None = None) -> np.ndarray:
     """(N,) activation times in TU, NaN = not observed, from point data `name` (default: LAT or another usual name, capitals or not)."""
     unit = unit or TimeUnit("ms")
-    names = (name,) if name else LAT_NAMES
-    values = next((found for n in names if (found := mesh.find(n)) is not None), None)
+    taken = activation_name(mesh, name)
+    names = (taken or name or LAT_NAMES[0],)
+    if taken is None and name is None:
+        _no_measured_points(mesh)
+    values = mesh.find(names[0])
     if values is None:
         raise InputError(
             mesh.source,
@@ -49,7 +53,45 @@ def activation(mesh: Mesh, name: str | None = None, unit: TimeUnit | None = None
         raise InputError(
             mesh.source, f"every {names[0]} is the same", found=f"{np.nanmin(times):g}", fix="is it the activation map that was exported?"
         )
+    _no_mark(mesh, names[0], times, unit)
     return unit.to_tu(times)
+
+
+def activation_name(mesh: Mesh, name: str | None = None) -> str | None:
+    """The point data that `activation` takes, as the file spells it."""
+    here = {key.lower(): key for key in mesh.point_data}
+    return next((here[n.lower()] for n in ((name,) if name else LAT_NAMES) if n.lower() in here), None)
+
+
+def other_activations(mesh: Mesh, taken: str) -> list[str]:
+    """Further point data that by their names are activation times, one number a node."""
+    words = ("activation", "lat_", "lat")
+    return [k for k, v in mesh.point_data.items() if k != taken and v.ndim == 1 and k.lower().startswith(words)]
+
+
+def _no_mark(mesh: Mesh, name: str, times: np.ndarray, unit: TimeUnit) -> None:
+    """Raises InputError where several nodes hold one and the same value, farther from all others than those from each other: 9999, 0, -1.
+
+    Taken for times such marks make a wave out of the borders of what was not measured.
+    """
+    seen = times[np.isfinite(times)]
+    for mark in (seen.max(), seen.min()):
+        rest = seen[seen != mark]
+        if len(seen) - len(rest) >= MARKS and len(rest) and np.abs(rest - mark).min() > np.ptp(rest):
+            found = f"{mark:g} at {len(seen) - len(rest)} nodes, all others from {rest.min():g} to {rest.max():g} {unit.time}"
+            fix = f"give NaN there (values of {INVALID:g} and less count as missing too)"
+            raise InputError(mesh.source, f"{name} holds what looks like a mark for missing", found=found, fix=fix)
+
+
+def _no_measured_points(mesh: Mesh) -> None:
+    """Raises InputError where the activation times should stand in the file of the measured points (CARTO), and do not."""
+    if mesh.missing:
+        fix = "put it there (the measured points and their LAT are in it), or export the map with its LAT colours"
+        raise InputError(mesh.source, f"{mesh.missing} was expected beside it and is not there", found=_listed(mesh), fix=fix)
+    if (LAT := mesh.field_data.get("measured_LAT")) is not None:
+        found = f"{int(np.isfinite(LAT).sum())} of {len(LAT)} measured points, and no LAT on the surface"
+        fix = f"at least {MIN_LATS} are needed: give another map of the export"
+        raise InputError(mesh.source, "has too few measured activation times", found=found, fix=fix)
 
 
 def measured(mesh: Mesh, unit: TimeUnit | None = None) -> tuple[np.ndarray, np.ndarray] | None:

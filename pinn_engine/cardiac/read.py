@@ -13,17 +13,21 @@ from ..errors import InputError
 from ..files import mesh as meshes
 from ..files.grid import Grid
 from ..files.mesh import Mesh
-from ..files.meshcheck import Clean, check, clean, components
+from ..files.meshcheck import Clean, check, clean, components, many
 from ..files.movie import Movie, read_movie
 from ..files.raster import nearest
 from .mapfit import Samples
-from .observations import MIN_LATS, activation, measured, voltage
+from .observations import MIN_LATS, activation, activation_name, measured, other_activations, voltage
 from .shapes import grid_mesh
 from .units import TimeUnit
 
 FIT_NODES = 3000  # a rectangle is fitted on a grid of at most about this many nodes: T and log D are smooth where V is not
 MIN_SAMPLES = 200
 LEAST_FRAMES = 5
+NOT_OF_A_MOVIE = {
+    "--times": "its frames follow each other at the header's time step (pixdim[4]): correct that, or give uneven frames as a mesh with V",
+    "--array": "leave it away: V is what the movie holds",
+}
 FAR = 8.0  # mm: a measured point farther from the surface was not taken on it
 
 
@@ -34,7 +38,7 @@ class HeartData:
     `to_input` (N, N') sparse: values on `mesh` -> on the input's nodes, rows of zeros where there is no value (`inside` False).
     `LAT` (N,) TU or `V` (N, F) with `times` (F,) TU on the input's nodes, NaN = not observed. `grid`: a movie's own.
     `points`: measured activation times (P,) TU between the nodes and their places (P, N') sparse, where the file has them: then these are
-    the data, not `LAT`.
+    the data, not `LAT`. `array`: the name of the point data that were taken.
     """
 
     whole: Mesh
@@ -50,6 +54,7 @@ class HeartData:
     prefix: str = "heart"
     notes: tuple[str, ...] = field(default_factory=tuple)
     points: tuple[np.ndarray, Any] | None = None
+    array: str = ""
 
     def back(self, values: np.ndarray) -> np.ndarray:
         """(N', ...) -> (N, ...), 0 outside."""
@@ -112,6 +117,9 @@ def within(data: HeartData, begin: float, end: float) -> HeartData:
 def _read(path: Path, time_unit: str, times: str | Path | None, array: str | None) -> HeartData:
     unit = TimeUnit(time_unit)  # type: ignore[arg-type]
     if path.name.lower().endswith((".nii", ".nii.gz")):
+        for option, value in (("--times", times), ("--array", array)):
+            if value is not None:
+                raise InputError(option, "is for meshes, this is a movie", found=path.name, fix=NOT_OF_A_MOVIE[option])
         return from_movie(path, unit)
     mesh = meshes.read(path)
     prefix = path.name.removesuffix(path.suffix)
@@ -120,10 +128,16 @@ def _read(path: Path, time_unit: str, times: str | Path | None, array: str | Non
     if wants_V:
         V, frames = voltage(mesh, given, unit, array or "V")
         check_voltage(V, mesh.source)
-        return from_mesh(mesh, unit, prefix=prefix, V=V, times=frames)
+        return replace(from_mesh(mesh, unit, prefix=prefix, V=V, times=frames), array=array or "V")
     if array is None and (found := measured(mesh, unit)) is not None:
         return from_points(mesh, unit, *found, prefix=prefix)
-    return from_mesh(mesh, unit, prefix=prefix, LAT=activation(mesh, array, unit))
+    LAT = activation(mesh, array, unit)
+    taken = activation_name(mesh, array) or ""
+    data = replace(from_mesh(mesh, unit, prefix=prefix, LAT=LAT), array=taken)
+    if array is None and (others := other_activations(mesh, taken)):
+        said = f"the activation times are the point data {taken}; there are also {', '.join(others)}: --array takes another"
+        data = replace(data, notes=(said, *data.notes))
+    return data
 
 
 def _has_V(mesh: Mesh) -> bool:
@@ -172,7 +186,9 @@ def from_points(mesh: Mesh, unit: TimeUnit, position: np.ndarray, LAT: np.ndarra
         raise InputError(mesh.source, "too few measured activation times on the mesh", found=int(kept.sum()), fix=fix)
     notes = [f"the {int(kept.sum())} measured points are fitted, not the activation times that the mapping system interpolated on the mesh"]
     lost = len(LAT) - int(kept.sum())
-    notes += [f"{lost} measured points lie more than {FAR:g} mm from the mesh (or on pieces left out): not used"] if lost else []
+    if lost:
+        lie = many(lost, "measured point lies", "measured points lie")
+        notes.append(f"{lie} more than {FAR:g} mm from the mesh (or on pieces left out): not used")
     return replace(data, points=(LAT[near][kept], place[kept]), notes=(*data.notes, *notes))
 
 
@@ -195,7 +211,8 @@ def _observed_pieces(tidy: Clean, seen: np.ndarray) -> tuple[Mesh, np.ndarray]:
 
 def _left_out(kept: np.ndarray) -> list[str]:
     lost = int((~kept).sum())
-    return [f"{lost} nodes stand on pieces with fewer than {MIN_LATS} observations: nothing is fitted there"] if lost else []
+    stand = many(lost, "node stands", "nodes stand")
+    return [f"{stand} on pieces with fewer than {MIN_LATS} observations: nothing is fitted there"] if lost else []
 
 
 def from_movie(path: Path, unit: TimeUnit) -> HeartData:

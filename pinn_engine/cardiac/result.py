@@ -31,7 +31,8 @@ _SENTENCES = {
     NodeStatus.OUTSIDE: "No tissue that was fitted: no cell uses the node, or its piece of the mesh has too few observations.",
     NodeStatus.FITTED: "Fitted.",
     NodeStatus.UNDETERMINED: "The data say little about D here: its standard deviation is over half of D itself.",
-    NodeStatus.START: "Where the wave starts: a stimulus sets off tissue at once, no CV can be read (see its std), D is its neighbours'.",
+    NodeStatus.START: "Where the wave starts: a stimulus sets off tissue at once, no CV can be read, from V no LAT either (see their std), "
+    "D is its neighbours'.",
     NodeStatus.COLLISION: "The equation does not hold here (fronts meet, break through or are blocked): do not read CV.",
 }
 
@@ -71,6 +72,12 @@ class Parameter:
     spread: tuple[float, float] | None = None
 
 
+def usable(status: np.ndarray) -> np.ndarray:
+    """(N,) bool, see `HeartFit.usable`."""
+    good = status == NodeStatus.FITTED
+    return good if good.any() else status != NodeStatus.OUTSIDE
+
+
 @dataclass(frozen=True)
 class HeartFit:
     """The result of `cardiac.fit`; N = the input's nodes, in its order."""
@@ -89,6 +96,11 @@ class HeartFit:
     convergence: list[float] = field(default_factory=list)  # 0.5 |r|^2 after each step of the last stage; networks: held-out rms by stage
     settings: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+
+    @property
+    def usable(self) -> np.ndarray:
+        """(N,) bool: nodes of status 1, whose median stands for the heart; where there are none, all that were fitted."""
+        return usable(self.status)
 
     def save(self, folder: str | PathLike[str], *, reference: str | None = None, spacing: float | None = None) -> list[Path]:
         """Write mesh, volumes and parameters; returns the files. Raises InputError where the folder cannot be written."""

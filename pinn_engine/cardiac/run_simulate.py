@@ -10,7 +10,7 @@ import numpy as np
 
 from .. import __version__
 from ..device import resolve_device
-from ..errors import InputError
+from ..errors import InputError, check_seed
 from ..files import mesh as meshes
 from ..files.grid import Grid
 from ..files.mesh import Mesh
@@ -59,12 +59,17 @@ def simulate_to(
     if (mesh_file is None) == (rectangle is None):
         raise InputError("cardiac simulate", "give either a mesh or --rectangle", found="both" if rectangle else "neither")
     device = resolve_device(device, "cardiac simulate")
+    check_seed("cardiac simulate", seed)
+    if at is not None and not (len(at) == 3 and np.isfinite(at).all()):
+        raise InputError("--at", "is not a place", found=",".join(f"{x:g}" for x in at), fix="give x,y,z in mm")
     unit = TimeUnit(time_unit)
     model = parse_parameters(parameters)
     tidy, grid, notes = _tissue(mesh_file, rectangle, spacing)
     level = DEFAULT_D[rectangle is not None] if D is None else float(unit.rate_to_tu(D))
-    if not level > 0:
+    if not 0 < level < np.inf:
         raise InputError("--D", "must be positive", found=D, fix=f"give it in {unit.diffusivity}")
+    if across is not None and not 0 < across < np.inf:
+        raise InputError("--across", "must be positive", found=across, fix=f"give it in {unit.diffusivity}")
     nodal = _map(tissue, tidy.mesh, level, rectangle)
     diffusion = Diffusion(nodal, None if across is None else nodal * (float(unit.rate_to_tu(across)) / level))
     step = None if period is None else float(unit.to_tu(period))

@@ -144,11 +144,12 @@ def parameters(fit: HeartFit) -> dict[str, Any]:
 
 
 def quality(fit: HeartFit) -> dict[str, Any]:
-    """One row of figures to compare hearts by."""
+    """One row of figures to compare hearts by: over the nodes that the report's and `parameters.json`'s median is taken over."""
     inside = fit.status != NodeStatus.OUTSIDE
+    good = fit.usable
     row: dict[str, Any] = {"prefix": fit.data.prefix, "nodes": int(inside.sum()), "share_fitted": float(np.mean(fit.status[inside] == 1))}
     for key in ("D", "CV"):
         if key in fit.maps:
-            low, middle, high = np.percentile(fit.maps[key].value[inside], [5, 50, 95])
-            row |= {f"{key}_median": float(middle), f"{key}_p05": float(low), f"{key}_p95": float(high)}
+            low, middle, high = np.percentile(fit.maps[key].value[good], [5, 50, 95])
+            row |= {f"{key}_median": float(middle), f"{key}_p05": float(low), f"{key}_p95": float(high), f"{key}_unit": fit.maps[key].unit}
     return row | {f"{name}_value": p.value for name, p in fit.parameters.items() if p.std > 0}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import numpy as np
 
@@ -10,13 +11,16 @@ from ..errors import InputError
 from ..files.grid import Grid
 from ..files.mesh import Mesh
 
+BYTES_A_NODE = {2: 1800, 3: 8500}  # of a run on triangles or tetrahedra: peak memory of runs on 641,601 and 226,981 nodes
+MOST_BYTES = 64e9  # a run that surely needs more is refused before its mesh is built
+
 
 def rectangle(size: tuple[float, ...], spacing: float) -> tuple[Mesh, Grid]:
     """Nodes every `spacing` mm on [0, X] x [0, Y] (triangles) or a box x [0, Z] (tetrahedra), and the voxel grid whose centres they are.
 
     Node (i, j, l) stands at place ravel_multi_index((i, j, l), grid.shape), so `values.reshape(grid.shape)` is the image.
     """
-    if len(size) not in (2, 3) or not all(s > 0 for s in size) or not spacing > 0:
+    if len(size) not in (2, 3) or not all(0 < s < np.inf for s in size) or not 0 < spacing < np.inf:
         raise InputError(
             "--rectangle", "give two or three positive lengths in mm and a positive spacing", found=f"{size}, spacing {spacing}"
         )
@@ -25,6 +29,10 @@ def rectangle(size: tuple[float, ...], spacing: float) -> tuple[Mesh, Grid]:
         raise InputError(
             "--rectangle", "its sides are not whole numbers of spacings", found=f"{size} mm at {spacing} mm", fix="change one of them"
         )
+    nodes = math.prod(counts)
+    if (need := nodes * BYTES_A_NODE[len(size)]) > MOST_BYTES:
+        fix = "sides and --spacing are in mm (were these micrometres?): give smaller sides or a wider spacing"
+        raise InputError("--rectangle", "is too large for a run", found=f"{nodes:,} nodes, about {need / 1e9:,.0f} GB", fix=fix)
     return grid_mesh(tuple(counts), spacing)
 
 

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 
 from ..cohort.one import Task, run_one
-from ..errors import InputError
-from ..files.output import OutputFolder
+from ..errors import InputError, check_seed
+from ..files.output import OutputFolder, folder_for
 from .perfusion import finish, set_threads
 from .progress import reporter
 
+LONGEST = 1e5  # TU of a phantom
 PROTOCOLS = ("planar", "point", "paced", "spiral", "reentry", "breakup")
 
 
@@ -103,26 +104,26 @@ def run_simulate(call: argparse.Namespace) -> int:
     from ..cardiac.run_simulate import simulate_to
 
     set_threads(call.threads)
-    OutputFolder(call.out)
-    files = simulate_to(
-        call.out,
-        call.mesh,
-        rectangle=call.rectangle,
-        spacing=call.spacing,
-        duration=call.duration,
-        time_unit=call.time_unit,
-        D=call.D,
-        across=call.across,
-        tissue=call.tissue,
-        parameters=tuple(call.parameters),
-        protocol=call.protocol,
-        at=call.at,
-        period=call.period,
-        beats=call.beats,
-        frame_step=call.frame_step,
-        seed=call.seed,
-        device=call.device,
-    )
+    with folder_for(call.out):
+        files = simulate_to(
+            call.out,
+            call.mesh,
+            rectangle=call.rectangle,
+            spacing=call.spacing,
+            duration=call.duration,
+            time_unit=call.time_unit,
+            D=call.D,
+            across=call.across,
+            tissue=call.tissue,
+            parameters=tuple(call.parameters),
+            protocol=call.protocol,
+            at=call.at,
+            period=call.period,
+            beats=call.beats,
+            frame_step=call.frame_step,
+            seed=call.seed,
+            device=call.device,
+        )
     print(f"wrote {files['movie']}")
     return 0
 
@@ -143,15 +144,18 @@ def add_phantom(kinds) -> None:
 
 def run_phantom(call: argparse.Namespace) -> int:
     for name, value, low, high in (
+        ("--duration", call.duration, 5.0, LONGEST),
         ("--share", call.share, 1e-4, 1.0),
         ("--noise", call.noise, 0.0, 2.0),
         ("--from", call.begin, 0.0, call.duration - 5.0),
     ):
         if not low <= value <= high:
             raise InputError(name, "is out of range", found=value, fix=f"give a value from {low:g} to {high:g}")
-    movie = make_phantom(
-        Path(call.out), call.tissue, call.share, call.noise, call.spacing, call.duration, call.seed, call.protocol, call.begin
-    )
+    check_seed("phantom cardiac", call.seed)
+    with folder_for(call.out):
+        movie = make_phantom(
+            Path(call.out), call.tissue, call.share, call.noise, call.spacing, call.duration, call.seed, call.protocol, call.begin
+        )
     print(f"wrote {movie}")
     return 0
 
@@ -172,7 +176,6 @@ def make_phantom(
     from ..cardiac.run_simulate import simulate_to
     from ..files.movie import read_movie, write_movie
 
-    OutputFolder(out)
     protocol = protocol or ("planar" if tissue == "even" else "point")
     files = simulate_to(
         out / "truth",

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import InputError, check_seed
 from ..files.output import OutputFolder
 from . import heart
 from .perfusion import numbers
@@ -74,7 +74,8 @@ def run(call: argparse.Namespace) -> int:
 def run_infant(call: argparse.Namespace) -> int:
     from ..asl.phantom import infant, write_bids
 
-    ranges: dict[str, tuple[float, float, float]] = {"--noise": (call.noise, 0.0, 100.0), "--seed": (call.seed, 0, 2**32 - 1)}
+    check_seed("phantom infant", call.seed)
+    ranges: dict[str, tuple[float, float, float]] = {"--noise": (call.noise, 0.0, 100.0)}
     _in_range(ranges | ({} if call.t1b is None else {"--t1b": (call.t1b, 0.5, 5.0)}))
     folder = OutputFolder(call.out)
     phantom = infant(call.seed, call.noise, t1b=call.t1b, lesion=not call.no_lesions, fields=call.fields)
@@ -89,6 +90,7 @@ def shape_of(spacing: float) -> tuple[int, int, int]:
 
 
 def _check(call: argparse.Namespace) -> None:
+    check_seed("phantom asl", call.seed)
     count = len(np.atleast_1d(call.label_duration)) if call.label_duration is not None else 1
     delays = len(np.atleast_1d(call.plds)) if call.plds is not None else 0
     if count > 1 and count != delays:
@@ -98,7 +100,6 @@ def _check(call: argparse.Namespace) -> None:
     times = [*np.atleast_1d(call.plds if call.plds is not None else 1.0), *np.atleast_1d(call.label_duration or 1.0)]
     ranges: dict[str, tuple[float, float, float]] = {
         "--spacing": (call.spacing, 0.9, 20.0),
-        "--seed": (call.seed, 0, 2**32 - 1),
         "--label-duration": (min(np.atleast_1d(call.label_duration if call.label_duration is not None else 1.0)), 0.01, 10.0),
         "--repeats": (call.repeats, 1, 1000),
         "--snr": (call.snr, 0.0, 1e9),

@@ -31,15 +31,15 @@ def read(path: Path) -> Mesh:
     _whole(path, "vertices", header.get("NumVertex"), points)
     _whole(path, "triangles", header.get("NumTriangle"), triangles)
     cells, points = _kept(triangles, points)
-    notes = (
-        [f"{len(triangles) - len(cells)} triangles were left out: cut away in CARTO, or unreadable"] if len(cells) < len(triangles) else []
-    )
-    notes += [f"{lost_points + lost_cells} rows could not be read and count as missing"] if lost_points + lost_cells else []
+    notes = [f"triangles left out: {len(triangles) - len(cells)}, cut away in CARTO, or unreadable"] if len(cells) < len(triangles) else []
+    notes += [f"rows that could not be read and count as missing: {lost_points + lost_cells}"] if lost_points + lost_cells else []
     colours = _colours(sections.get("VerticesColorsSection", []), header, len(points))
     notes += [] if colours else ["this map has no colours (no voltage, no LAT) on its surface"]
-    measured, remark = read_points(path.with_name(f"{path.stem}_car.txt"))
+    car = path.with_name(f"{path.stem}_car.txt")
+    measured, remark = read_points(car)
     notes += [remark] if remark else []
-    return Mesh(points, cells, colours, {}, measured, source=path.name, notes=tuple(notes))
+    missing = "" if car.is_file() else car.name
+    return Mesh(points, cells, colours, {}, measured, source=path.name, notes=tuple(notes), missing=missing)
 
 
 def read_points(path: Path) -> tuple[dict[str, np.ndarray], str]:

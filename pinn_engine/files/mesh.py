@@ -21,6 +21,7 @@ class Mesh:
     `points` (N, 3) float64; `cells` (M, 3) triangles or (M, 4) tetrahedra, int64; `point_data` (N, ...), `cell_data` (M, ...);
     `field_data`: arrays that belong to neither (times of frames, measured points); `fibres` (M, 3): one vector a cell, zero = none.
     `space`: "LPS" or "RAS" where the file says so (3D Slicer writes LPS), else "". `notes`: plain sentences on what the reader did.
+    `missing`: a file that belongs beside this one and is not there.
     """
 
     points: np.ndarray
@@ -32,6 +33,7 @@ class Mesh:
     space: str = ""
     source: str = "mesh"
     notes: tuple[str, ...] = ()
+    missing: str = ""
 
     @property
     def is_surface(self) -> bool:

@@ -47,6 +47,14 @@ class Clean:
         return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
+def many(count: int, one: str, more: str) -> str:
+    """
+    >>> many(1, "hole", "holes"), many(0, "hole", "holes")
+    ('1 hole', '0 holes')
+    """
+    return f"{count} {one if count == 1 else more}"
+
+
 def sizes(points: np.ndarray, cells: np.ndarray) -> np.ndarray:
     """(M,) area in mm^2 or volume in mm^3 (not negative)."""
     edges = points[cells[:, 1:]] - points[cells[:, :1]]
@@ -136,7 +144,7 @@ def _nodes(mesh: Mesh, tidy: Clean) -> list[str]:
         said.append(f"{np.sum(~used)} of {len(used)} nodes belong to no cell: they get no value")
     doubled = int((tidy.node >= 0).sum() - len(tidy.mesh.points))
     if doubled > 0:
-        said.append(f"{doubled} nodes lie on top of another node: each such group is treated as one node")
+        said.append(f"{many(doubled, 'node lies', 'nodes lie')} on top of another node: each such group is treated as one node")
     return said
 
 
@@ -144,11 +152,12 @@ def _cells(mesh: Mesh, tidy: Clean) -> list[str]:
     said = []
     dropped = len(mesh.cells) - len(tidy.cell)
     if dropped:
-        said.append(f"{dropped} of {len(mesh.cells)} cells have zero size or stand twice: they are left out")
+        said.append(f"{dropped} of {len(mesh.cells)} cells left out: of zero size, or standing twice")
     good = quality(tidy.mesh.points, tidy.mesh.cells)
     if np.any(good < SLIVER):
         shortest = edge_lengths(tidy.mesh.points, tidy.mesh.cells).min()
-        said.append(f"{np.sum(good < SLIVER)} cells are slivers (quality below {SLIVER}; shortest edge {shortest:.3g} mm): kept")
+        slivers = many(int(np.sum(good < SLIVER)), "cell is a sliver", "cells are slivers")
+        said.append(f"{slivers} (quality below {SLIVER}; shortest edge {shortest:.3g} mm): kept")
     return said
 
 
@@ -164,11 +173,13 @@ def _topology(mesh: Mesh) -> list[str]:
         ends, count = np.unique(edges, axis=0, return_counts=True)
         if np.any(count > 2):
             said.append(
-                f"{np.sum(count > 2)} edges are shared by more than two triangles (non-manifold): the wave passes through all of them"
+                f"{many(int(np.sum(count > 2)), 'edge is', 'edges are')} shared by more than two triangles (non-manifold): "
+                "the wave passes through all of them"
             )
         if np.any(count == 1):
             said.append(
-                f"{_holes(ends[count == 1])} holes (open edges, as at veins and valve; {np.sum(count == 1)} edges): no flux crosses them"
+                f"{many(_holes(ends[count == 1]), 'hole', 'holes')} (open edges, as at veins and valve; {np.sum(count == 1)} edges): "
+                "no flux crosses them"
             )
     return said
 

@@ -151,6 +151,20 @@ class OutputFolder:
             raise InputError(target, "cannot be written", found=error.strerror or error, fix=fix) from None
 
 
+@contextlib.contextmanager
+def folder_for(path: str | os.PathLike[str]):
+    """An output folder while something is made for it: a folder that cannot be written is told before the work, and where the work
+    fails, folders that were made here and are empty still are removed."""
+    new = [place for place in (Path(path), *Path(path).parents) if not place.exists()]
+    try:
+        yield OutputFolder(path)
+    except BaseException:
+        with contextlib.suppress(OSError):  # not empty: what was written stays
+            for place in new:
+                place.rmdir()
+        raise
+
+
 def write_file(path: str | os.PathLike[str], content: bytes) -> Path:
     """One file by itself, whole or not at all; its folder is made if need be."""
     path = Path(path)

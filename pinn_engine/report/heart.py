@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
 from ..cardiac.result import HeartFit, NodeMap, NodeStatus, Parameter
 from . import html, pictures, svg
-from .heart_pictures import map_picture, picture, snapshots, traces
+from .heart_pictures import map_picture, picture, sides_caption, snapshots, status_picture, traces
 from .html import Markup
 
 MAX_POINTS = 1500
@@ -29,7 +31,7 @@ def write_report(fit: HeartFit) -> str:
         _settings(fit),
     ]
     body.append("<footer>Made by pinn_engine. For research use only: not a medical device, not for diagnosis or treatment.</footer>")
-    return html.page(f"Heart report: {fit.data.prefix}", body)
+    return html.page(f"Heart report: {fit.data.prefix}", [Markup(part.replace("mm^2", "mm²")) for part in body])
 
 
 def _head(fit: HeartFit) -> Markup:
@@ -42,8 +44,7 @@ def _head(fit: HeartFit) -> Markup:
 
 
 def _cards(fit: HeartFit) -> Markup:
-    good = fit.status == NodeStatus.FITTED
-    good = good if good.any() else fit.status > 0
+    good = fit.usable
     cards = []
     for key in ("CV", "D"):
         if key in fit.maps and good.any():
@@ -66,8 +67,17 @@ def _card(name: str, value: str, unit: str, more: str) -> Markup:
 
 
 def _notes(fit: HeartFit) -> Markup:
-    said = [*fit.notes, *fit.data.notes]
-    return html.division("notes", Markup("<h2>Please note</h2>"), *(html.paragraph(s) for s in said)) if said else Markup("")
+    notes = [*fit.notes, *fit.data.notes]
+    return html.division("notes", Markup("<h2>Please note</h2>"), *(html.paragraph(sentence(n)) for n in notes)) if notes else Markup("")
+
+
+def sentence(words: str) -> str:
+    """With a capital and a full stop.
+
+    >>> sentence("1 hole: no flux crosses it"), sentence("is it so?"), sentence("the end")
+    ('1 hole: no flux crosses it.', 'Is it so?', 'The end.')
+    """
+    return words[:1].upper() + words[1:] + ("" if words.endswith((".", "?", "!")) else ".")
 
 
 def _maps(fit: HeartFit) -> Markup:
@@ -83,10 +93,15 @@ def _maps(fit: HeartFit) -> Markup:
         figures.append(
             html.figure(one.kind.title, one.unit, "", map_picture(fit, one.value, window, one.kind.colormap, one.unit, one.kind.title))
         )
-        good = fit.status == NodeStatus.FITTED  # where a wave starts, that of CV is as wide as hearts are
-        spread, title = pictures.percentile_window(one.std[good if good.any() else on], from_zero=True), "Standard deviation"
+        # of status 1: where a wave starts, that of CV is as wide as hearts are
+        spread, title = pictures.percentile_window(one.std[fit.usable], from_zero=True), "Standard deviation"
         figures.append(html.figure(title, one.unit, "", map_picture(fit, one.std, spread, "bone", one.unit, title)))
-    return html.section("Maps", *constants, *([html.division("pair", *figures)] if figures else []))
+    if len(np.unique(fit.status[fit.status > 0])) > 1:
+        figures.append(html.figure("Status", "", "What the numbers mean stands in the table below.", status_picture(fit)))
+    sides = sides_caption(fit) if figures else ""
+    return html.section(
+        "Maps", *constants, *([html.paragraph(sides, "small")] if sides else []), *([html.division("pair", *figures)] if figures else [])
+    )
 
 
 def _of(fit: HeartFit, one: NodeMap) -> str:
@@ -115,28 +130,73 @@ def _scatter(fit: HeartFit) -> Markup:
 
 
 def _parameters(fit: HeartFit) -> Markup:
-    rows = [(name, svg.figure(p.value), svg.figure(p.std) if p.std else "–", p.unit, _how(p)) for name, p in fit.parameters.items()]
-    table = html.table(("Parameter", "Value", "Std", "Unit", "How"), rows, "lrrll")
+    maps = any(p.spread for p in fit.parameters.values())
+    rows = [_parameter_row(name, p, maps) for name, p in fit.parameters.items()]
+    head = ("Parameter", "Value", "Std", *(("16–84 % of the tissue",) if maps else ()), "Unit", "How")
+    table = html.table(head, rows, "lrr" + ("r" if maps else "") + "ll")
     pairs = [f"{i}–{j}: {r:+.2f}" for i, row in fit.correlation.items() for j, r in row.items() if i < j]
     words = [html.paragraph(fit.identifiability)]
+    if maps:
+        words.insert(0, html.paragraph("Of a map: the median and how sure the median is. How D varies within the tissue is the range."))
     if pairs:
         words.append(html.paragraph("Correlations, as the data alone tell them: " + "; ".join(pairs), "small"))
     return html.section("Parameters", table, *words)
 
 
-def _how(p: Parameter) -> str:
-    return p.status if p.spread is None else f"{p.status}; 16–84 % of the tissue: {svg.figure(p.spread[0])} to {svg.figure(p.spread[1])}"
+def _parameter_row(name: str, p: Parameter, maps: bool) -> tuple[str, ...]:
+    spread = "" if p.spread is None else f"{svg.figure(p.spread[0])} to {svg.figure(p.spread[1])}"
+    std = svg.figure(p.std) if p.std else "–"
+    if p.spread is not None:
+        name, std = f"{name}, median", f"{std} (of the median)"
+    return (name, svg.figure(p.value), std, *((spread,) if maps else ()), p.unit, p.status)
 
 
 def _status(fit: HeartFit) -> Markup:
     total = max(1, len(fit.status))
-    rows = [(s.sentence, f"{int((fit.status == s).sum()):,}", svg.percent(float((fit.status == s).sum()) / total)) for s in NodeStatus]
-    return html.section("Status of the nodes", html.table(("Meaning", "Nodes", "Share"), rows, "lrr"))
+    count = {s: int((fit.status == s).sum()) for s in NodeStatus}
+    rows = [(str(int(s)), s.name.lower(), s.sentence, f"{count[s]:,}", svg.percent(count[s] / total)) for s in NodeStatus]
+    return html.section("Status of the nodes", html.table(("Status", "Name", "Meaning", "Nodes", "Share"), rows, "lllrr"))
 
 
 def _settings(fit: HeartFit) -> Markup:
-    rows = [(key.replace("_", " "), said(value)) for key, value in fit.settings.items()]
+    rows = []
+    for key, value in fit.settings.items():
+        name = key.replace("_", " ")
+        rows.append((name[:1].upper() + name[1:], SPOKEN.get(key, said)(value)))
     return html.section("Settings", html.table((), rows, "ll"))
+
+
+def _tried(value: dict[str, Any]) -> str:
+    """Something that the held-out data were asked about.
+
+    >>> _tried({"taken": False, "score": None}), _tried({"taken": True, "score": 1.02, "reach_mm": 3.1})
+    ('no, not tried', 'yes (held-out error 1.02), reach 3.1 mm')
+    """
+    words = "yes" if value["taken"] else "no"
+    words += ", not tried" if value["score"] is None else f" (held-out error {said(value['score'])})"
+    return words + (f", reach {said(value['reach_mm'])} mm" if value.get("reach_mm") is not None else "")
+
+
+def _solver(value: dict[str, Any]) -> str:
+    """
+    >>> _solver({"status": "The fit converged.", "steps": 4})
+    'The fit converged, 4 steps.'
+    """
+    return f"{str(value['status']).rstrip('.')}, {value['steps']} steps."
+
+
+def _fibres(ratio: float | None) -> str:
+    return "no fibres: D is the same in all directions" if ratio is None else f"{said(ratio)} (fibres of the mesh)"
+
+
+SPOKEN: dict[str, Callable[[Any], str]] = {
+    "steep_places_spared": _tried,
+    "smooth_background": _tried,
+    "solver": _solver,
+    "start": _solver,
+    "D_across_over_along": _fibres,
+    "prior_scores": lambda scores: ", ".join(f"{said(error)} at {strength}" for strength, error in scores.items()) or "not tried",
+}
 
 
 def said(value: object) -> str:
@@ -154,6 +214,8 @@ def said(value: object) -> str:
         return ("; " if any(isinstance(one, dict) for one in value) else ", ").join(said(one) for one in value) or "none"
     if value is None:
         return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 

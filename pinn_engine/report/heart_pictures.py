@@ -8,11 +8,40 @@ from ..cardiac.result import HeartFit
 from . import html, pictures, svg
 from .html import Markup
 
-SIDES = ("front", "left", "back", "right")
+SIDES = ("front", "left", "back", "right")  # of the patient, x to the right, y to the front, z up (RAS)
 BACKDROP = "#0b0e13"  # pictures.BACKGROUND
 FLAT = 0.1  # extent along the normal over the largest, below which a mesh is seen from one side, along its normal
 ENOUGH = 25  # samples that a trace shows: the node's own, and those of its neighbours where it has fewer
 PLACES, FRAMES = 6, 4
+
+
+def status_picture(fit: HeartFit) -> Markup:
+    """Where each status holds, its number below in its colour."""
+    codes = [int(s) for s in np.unique(fit.status) if s]
+    colours = pictures.status_colours(codes)
+    pixels = picture(fit, fit.status, (0.0, 1.0), colours)
+    h, w, _ = pixels.shape
+    width = pictures.WIDTH
+    height = width * h / w
+    body = f'<image x="0" y="0" width="{width:g}" height="{height:.1f}" href="{svg.png_uri(pixels)}"/>'
+    body += pictures.legend(colours, height + 12)
+    return svg.picture(width, height + 42, body, "Status of the nodes")
+
+
+def sides_caption(fit: HeartFit) -> str:
+    """What the names of the views rest on."""
+    mesh = fit.data.whole
+    if fit.data.grid is not None or len(viewpoints(mesh.ras_points)) == 1:
+        return ""
+    known = f"the file says {mesh.space}" if mesh.space else "this is taken for granted, the file does not say it"
+    return f"Front, left, back and right are the patient's if x points to the right, y to the front and z up (RAS; {known})."
+
+
+def coloured(values: np.ndarray, window: tuple[float, float], colormap: str | dict[int, str], inside: np.ndarray) -> np.ndarray:
+    """(…, 3) uint8 by a colour map, or by a table of codes; background where not `inside`."""
+    if isinstance(colormap, str):
+        return pictures.colour(values, window, colormap, inside)
+    return pictures.coded(values, colormap, inside)
 
 
 def map_picture(fit: HeartFit, values: np.ndarray, window: tuple[float, float], colormap: str, unit: str, label: str) -> Markup:
@@ -26,16 +55,16 @@ def map_picture(fit: HeartFit, values: np.ndarray, window: tuple[float, float], 
     return svg.picture(width, height + 42, body, f"{label}, shown from {window[0]:g} to {window[1]:g} {unit}")
 
 
-def picture(fit: HeartFit, values: np.ndarray, window: tuple[float, float], colormap: str) -> np.ndarray:
+def picture(fit: HeartFit, values: np.ndarray, window: tuple[float, float], colormap: str | dict[int, str]) -> np.ndarray:
     return flat_picture(fit, values, window, colormap) if fit.data.grid is not None else views(fit, values, window, colormap)
 
 
-def flat_picture(fit: HeartFit, values: np.ndarray, window: tuple[float, float], colormap: str) -> np.ndarray:
+def flat_picture(fit: HeartFit, values: np.ndarray, window: tuple[float, float], colormap: str | dict[int, str]) -> np.ndarray:
     """The movie's middle plane as pixels, x to the right and y up."""
     assert fit.data.grid is not None
     image = values.reshape(fit.data.grid.shape)[:, :, fit.data.grid.shape[2] // 2].T[::-1]
     factor = max(1, 300 // max(image.shape))
-    return np.kron(pictures.colour(image, window, colormap, np.ones(image.shape, bool)), np.ones((factor, factor, 1), np.uint8))
+    return np.kron(coloured(image, window, colormap, np.ones(image.shape, bool)), np.ones((factor, factor, 1), np.uint8))
 
 
 def viewpoints(points: np.ndarray) -> list[tuple[str, np.ndarray, np.ndarray]]:
@@ -50,11 +79,11 @@ def viewpoints(points: np.ndarray) -> list[tuple[str, np.ndarray, np.ndarray]]:
         right /= np.linalg.norm(right)
         above = up - (up @ normal) * normal - (up @ right) * right
         return [("", right, above / np.linalg.norm(above))]
-    turns = 0.5 * np.pi * np.arange(len(SIDES))
+    turns = np.pi + 0.5 * np.pi * np.arange(len(SIDES))  # seen from the front the patient's right is on the left
     return [(name, np.array([np.cos(t), np.sin(t), 0.0]), np.array([0.0, 0.0, 1.0])) for name, t in zip(SIDES, turns, strict=True)]
 
 
-def views(fit: HeartFit, values: np.ndarray, window: tuple[float, float], colormap: str, size: int = 260) -> np.ndarray:
+def views(fit: HeartFit, values: np.ndarray, window: tuple[float, float], colormap: str | dict[int, str], size: int = 260) -> np.ndarray:
     """The mesh from its sides: triangles drawn far to near in software, no window and no graphics card."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.collections import PolyCollection
@@ -67,7 +96,8 @@ def views(fit: HeartFit, values: np.ndarray, window: tuple[float, float], colorm
     normal = np.cross(corner[:, 1] - corner[:, 0], corner[:, 2] - corner[:, 0])
     normal /= np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-12)
     inside = (fit.status[faces] > 0).all(axis=1)
-    colour = pictures.colour(values[faces].mean(axis=1), window, colormap, inside).astype(float) / 255.0
+    shown = values[faces].mean(axis=1) if isinstance(colormap, str) else values[faces].max(axis=1)
+    colour = coloured(shown, window, colormap, inside).astype(float) / 255.0
     colour[~inside] = 0.35
     sides = viewpoints(points[np.unique(faces)])
     one = len(sides) == 1
@@ -156,8 +186,8 @@ def trace_nodes(fit: HeartFit, LAT: np.ndarray | None) -> np.ndarray:
     """Nodes among those with the most samples, from early to late (or, without activation times, all over the tissue)."""
     assert fit.data.V is not None
     seen = np.where(fit.status > 0, np.isfinite(fit.data.V).sum(axis=1), 0)
-    best = np.argsort(-seen, kind="stable")[: max(PLACES, np.count_nonzero(seen) // 50)]
-    best = best[seen[best] > 0]
+    last = np.sort(seen)[::-1][: max(PLACES, np.count_nonzero(seen) // 50)][-1]
+    best = np.flatnonzero(seen >= max(last, 1))  # with all that have as many: the first by number would all stand at one edge
     order = np.sort(best) if LAT is None else best[np.argsort(LAT[best], kind="stable")]
     return order[np.unique(np.linspace(0, len(order) - 1, min(PLACES, len(order))).astype(int))]
 

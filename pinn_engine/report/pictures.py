@@ -98,15 +98,25 @@ def mosaic(v: View, volume: np.ndarray, mask: np.ndarray, window: tuple[float, f
 
 def label_mosaic(v: View, labels: np.ndarray, mask: np.ndarray, colours: dict[int, str], title: str) -> Markup:
     """A map of whole numbers, each in its colour, as SVG with the numbers below."""
+    body, height = _tiled(v, coded(tiles(v, labels), colours, tiles(v, mask)))
+    return svg.picture(WIDTH, height + 46, body + legend(colours, height + 14), f"{title}, axial slices")
+
+
+def coded(codes: np.ndarray, colours: dict[int, str], inside: np.ndarray) -> np.ndarray:
+    """(…, 3) uint8 of whole numbers, each in its colour; background where not `inside`."""
     lut = np.tile(np.array((90, 90, 90), np.uint8), (256, 1))
     for code, hexa in colours.items():
         lut[code] = [int(hexa[i : i + 2], 16) for i in (1, 3, 5)]
-    pixels = np.where(tiles(v, mask)[..., None], lut[tiles(v, labels)], np.array(BACKGROUND, np.uint8))
-    body, height = _tiled(v, pixels)
+    return np.where(inside[..., None], lut[codes], np.array(BACKGROUND, np.uint8))
+
+
+def legend(colours: dict[int, str], y: float) -> str:
+    """The numbers beside their colours."""
+    out = ""
     for i, (code, hexa) in enumerate(colours.items()):
-        body += f'<rect x="{16 + 44 * i}" y="{height + 14:.1f}" width="11" height="11" rx="2" fill="{hexa}"/>'
-        body += svg.text(32 + 44 * i, height + 24, str(code), fill="#c3cad4")
-    return svg.picture(WIDTH, height + 46, body, f"{title}, axial slices")
+        out += f'<rect x="{16 + 44 * i}" y="{y:.1f}" width="11" height="11" rx="2" fill="{hexa}"/>'
+        out += svg.text(32 + 44 * i, y + 10, str(code), fill="#c3cad4")
+    return out
 
 
 def _tiled(v: View, pixels: np.ndarray) -> tuple[str, float]:

@@ -12,10 +12,10 @@ from pinn_engine.cardiac import basins, lat, shapes
 from pinn_engine.cardiac.basins import Landscape
 from pinn_engine.cardiac.eikonal import EikonalDiffusion
 from pinn_engine.cardiac.fem import elements
-from pinn_engine.cardiac.fit import round_hollows, start_region
 from pinn_engine.cardiac.lat import MapSolution, fit_lat
 from pinn_engine.cardiac.mapfit import MapProblem, Samples, at_nodes
 from pinn_engine.cardiac.model import AlievPanfilov
+from pinn_engine.cardiac.nodes import round_hollows, start_region
 from pinn_engine.core.sparse import assemble
 
 MODEL = AlievPanfilov()

@@ -6,7 +6,7 @@ import torch
 
 from pinn_engine.cardiac import shapes
 from pinn_engine.cardiac.fem import elements
-from pinn_engine.cardiac.fit import apparent_speed, unevenness
+from pinn_engine.cardiac.nodes import apparent_speed, unevenness
 from pinn_engine.cardiac.path import strongest, weakest
 from pinn_engine.files.raster import nearest
 

@@ -7,7 +7,7 @@ import torch
 
 from pinn_engine.cardiac import shapes
 from pinn_engine.cardiac.fem import elements
-from pinn_engine.cardiac.fit import HOLLOW, round_hollows
+from pinn_engine.cardiac.nodes import HOLLOW, round_hollows
 
 MESH, _ = shapes.rectangle((8.0, 4.0), 0.2)
 X, Y = MESH.points[:, 0], MESH.points[:, 1]

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pinn_engine.cardiac.observations import activation, voltage
+from pinn_engine.cardiac.observations import activation, activation_name, other_activations, voltage
 from pinn_engine.cardiac.shapes import sphere
 from pinn_engine.cardiac.units import MS_PER_TU, TimeUnit
 from pinn_engine.errors import InputError
@@ -71,3 +71,29 @@ def test_bad_frames(values, times, words):
     mesh = MESH if values is None else MESH.with_data(V=values)
     with pytest.raises(InputError, match=words):
         voltage(mesh, times)
+
+
+@pytest.mark.parametrize("mark", [9999.0, -500.0])
+def test_a_mark_for_missing_is_no_time(mark):
+    """One value at several nodes, farther from all others than those from each other. -10000 and less count as missing anyhow."""
+    values = np.where(np.arange(N) < 6, mark, 50.0 + LAT)
+    with pytest.raises(InputError, match=f"a mark for missing, found {mark:g} at 6 nodes, all others from 56 to .* ms; give NaN"):
+        activation(MESH.with_data(LAT=values))
+    activation(MESH.with_data(LAT=np.where(np.arange(N) < 6, 50.0, 50.0 + LAT)))  # tissue that a stimulus sets off at once
+
+
+def test_which_array_is_taken():
+    mesh = MESH.with_data(activation_times=LAT, activation_times_scar=LAT, scar=LAT, Vm=V)
+    assert activation_name(mesh) == "activation_times"
+    assert other_activations(mesh, "activation_times") == ["activation_times_scar"]
+    assert activation_name(mesh, "SCAR") == "scar"
+    assert activation_name(MESH) is None
+
+
+def test_a_map_without_its_measured_points_names_their_file():
+    """CARTO: the activation times may stand in N-Map_car.txt alone."""
+    with pytest.raises(InputError, match=r"2-Map_car\.txt was expected beside it and is not there"):
+        activation(replace(MESH, missing="2-Map_car.txt"))
+    few = replace(MESH, field_data={"measured_LAT": np.array([1.0, np.nan, 3.0])})
+    with pytest.raises(InputError, match="too few measured activation times, found 2 of 3"):
+        activation(few)

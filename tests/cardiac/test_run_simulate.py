@@ -65,7 +65,7 @@ def test_mesh_with_doubled_and_unused_nodes(tmp_path):
     assert np.isnan(lat[-1])
     assert lat[0] == lat[-2]
     truth = json.loads(files["truth"].read_text())
-    assert any("lie on top" in note for note in truth["notes"])
+    assert any("on top of another" in note for note in truth["notes"])
     assert truth["LAT"]["unit"] == "ms"
 
 

@@ -14,6 +14,7 @@ from test_flags import flags
 from pinn_engine.cardiac import shapes
 from pinn_engine.files.grid import Grid
 from pinn_engine.files.mesh import Mesh
+from pinn_engine.files.movie import write_movie
 from pinn_engine.files.output import OutputFolder
 from pinn_engine.files.vtkmesh import write
 
@@ -94,6 +95,48 @@ def test_flag_of_simulate(flag, simulated, tmp_path):
     assert written(tmp_path)[file] != simulated[file]
 
 
+IMPOSSIBLE = {  # what cannot be: the call, and what the one line says
+    "neither mesh nor rectangle": (("cardiac", "simulate", "--duration", "4"), "give either a mesh or --rectangle"),
+    "duration": (("cardiac", "simulate", *SMALL, "--duration", "-4"), "the duration must be positive"),
+    "one side": (("cardiac", "simulate", *SMALL, "--rectangle", "2"), "two or three positive lengths"),
+    "D": (("cardiac", "simulate", *SMALL, "--D", "0"), "--D: must be positive"),
+    "across": (("cardiac", "simulate", *SMALL, "--across", "-1"), "--across: must be positive"),
+    "place": (("cardiac", "simulate", *SMALL, "--protocol", "point", "--at", "1,2"), "--at: is not a place"),
+    "seed": (("cardiac", "simulate", *SMALL, "--seed", "-1"), "--seed is out of range, found -1"),
+    "endless": (("cardiac", "simulate", *SMALL, "--rectangle", "inf,1"), "two or three positive lengths"),
+    "micrometres": (
+        ("cardiac", "simulate", *SMALL, "--rectangle", "8000,8000"),
+        "1,600,080,001 nodes, about 2,880 GB; sides and --spacing are in mm",
+    ),
+    "phantom's spacing": (("phantom", "cardiac", "--spacing", "0"), "a positive spacing"),
+    "phantom's seed": (("phantom", "cardiac", "--seed", "-1"), "--seed is out of range, found -1"),
+    "phantom's duration": (("phantom", "cardiac", "--duration", "nan"), "--duration: is out of range"),
+    "fit's seed": (("cardiac", "fit", "{mesh}", "--seed", "-1"), "--seed is out of range, found -1"),
+    "no noise": (("cardiac", "fit", "{mesh}", "--noise", "0"), "--noise: is out of range, found 0; give the standard deviation"),
+    "noise is no number": (("cardiac", "fit", "{mesh}", "--noise", "nan"), "--noise: is out of range, found nan"),
+    "negative noise": (("cardiac", "fit", "{mesh}", "--noise", "-1"), "--noise: is out of range, found -1"),
+    "no prior": (("cardiac", "fit", "{mesh}", "--strength", "0"), "--strength: is out of range, found 0; give a number"),
+    "negative prior": (("cardiac", "fit", "{mesh}", "--strength", "-2"), "--strength: is out of range, found -2"),
+    "a movie's times": (("cardiac", "fit", "{movie}", "--times", "{times}"), "--times: is for meshes, this is a movie"),
+    "a movie's array": (("cardiac", "fit", "{movie}", "--array", "V"), "--array: is for meshes, this is a movie"),
+}
+
+
+@pytest.mark.parametrize("name", IMPOSSIBLE)
+def test_an_impossible_call_is_one_line_and_leaves_nothing(name, heart, tmp_path, capsys):
+    words, line = IMPOSSIBLE[name]
+    assert run(*(w.format(**heart) for w in words), "--out", tmp_path / "new" / "out") == 2
+    err = capsys.readouterr().err
+    assert line in err
+    assert err.count("\n") == 1
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("value", [("--noise", "0.001"), ("--noise", "1000"), ("--strength", "0.001"), ("--strength", "1000")])
+def test_the_ends_of_what_may_be_asked_for(value, heart, tmp_path):
+    assert run("cardiac", "fit", heart["mesh"], "--out", tmp_path, *(() if value[0] == "--strength" else QUICK), *value) == 0
+
+
 @pytest.mark.parametrize(
     ("flag", "value", "line"), [("--device", "cuda:97", "--device"), ("--threads", "0", "--threads: must be at least 1")]
 )
@@ -164,7 +207,13 @@ def heart(tmp_path_factory) -> dict[str, str]:
     (home / "times.txt").write_text("0\n1\n")
     affine = np.diag([3.0, 3.0, 3.0, 1.0])
     OutputFolder(home).write_volume("reference.nii.gz", np.ones((8, 5, 1)), Grid((8, 5, 1), affine, 1, 1))
-    paths = {"mesh": write(mesh, home / "heart.vtu"), "times": home / "times.txt", "reference": home / "reference.nii.gz"}
+    write_movie(home / "movie.nii.gz", np.zeros((6, 6, 1, 5)), Grid((6, 6, 1), affine, 1, 1), 1.0, "tu")
+    paths = {
+        "movie": home / "movie.nii.gz",
+        "mesh": write(mesh, home / "heart.vtu"),
+        "times": home / "times.txt",
+        "reference": home / "reference.nii.gz",
+    }
     return {name: str(path) for name, path in paths.items()}
 
 

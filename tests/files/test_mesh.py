@@ -172,6 +172,7 @@ def test_carto_survives_a_bad_vertex(tmp_path):
     assert mesh.cells.tolist() == [[0, 1, 2]]
     assert np.isfinite(mesh.points).all()
     assert "no measured points" in " ".join(mesh.notes)
+    assert mesh.missing == "1-Map_car.txt"
 
 
 POINTS = "# vtk DataFile Version 3.0\nt\nASCII\nDATASET POLYDATA\nPOINTS 3 float\n0 0 0 1 0 0 0 1 0\n"
@@ -257,14 +258,14 @@ def patched(points=(), cells=()) -> Mesh:
 
 N = 49
 ODD = {  # what is added to a good sheet: (points, cells, words of the finding, nodes the solver sees)
-    "nothing": ([], [], ["1 holes"], N),
+    "nothing": ([], [], ["1 hole (open"], N),
     "unused": ([[1, 1, 5]], [], ["1 of 50 nodes belong to no cell"], N),
-    "doubled": ([[0, 0, 0], [-5, 0, 0], [0, -5, 0]], [[49, 50, 51]], ["1 nodes lie on top"], N + 2),
-    "flat": ([], [[0, 7, 14]], ["1 of 73 cells have zero size"], N),
-    "twice": ([], [[0, 7, 8]], ["1 of 73 cells have zero size or stand twice"], N),
-    "sliver": ([[-0.001, 15, 0]], [[0, 6, 49]], ["slivers"], N + 1),
+    "doubled": ([[0, 0, 0], [-5, 0, 0], [0, -5, 0]], [[49, 50, 51]], ["1 node lies on top"], N + 2),
+    "flat": ([], [[0, 7, 14]], ["1 of 73 cells left out"], N),
+    "twice": ([], [[0, 7, 8]], ["1 of 73 cells left out: of zero size, or standing twice"], N),
+    "sliver": ([[-0.001, 15, 0]], [[0, 6, 49]], ["1 cell is a sliver"], N + 1),
     "piece": ([[0, 0, 9], [1, 0, 9], [0, 1, 9]], [[49, 50, 51]], ["2 separate pieces (largest 49, next 3 nodes)"], N + 3),
-    "fin": ([[2, 2, 9]], [[8, 16, 49]], ["1 edges are shared by more than two"], N + 1),
+    "fin": ([[2, 2, 9]], [[8, 16, 49]], ["1 edge is shared by more than two"], N + 1),
 }
 
 

@@ -14,6 +14,7 @@ from pinn_engine.cardiac.fit import flat_map, number_maps
 from pinn_engine.cardiac.model import AlievPanfilov
 from pinn_engine.cardiac.read import from_mesh
 from pinn_engine.cardiac.result import D_MAP, LAT_MAP, HeartFit, NodeMap, Parameter
+from pinn_engine.cardiac.save import quality
 from pinn_engine.cardiac.units import TimeUnit
 from pinn_engine.report import heart_pictures
 from pinn_engine.report.heart import said, write_report
@@ -48,7 +49,10 @@ def test_a_flat_mesh_is_seen_along_its_normal_and_a_closed_one_from_four_sides()
         assert name == ""
         assert abs(np.cross(right, up) @ (turn @ np.array([0.0, 0.0, 1.0]))) == pytest.approx(1.0)
         assert np.ptp(flat.points @ turn.T @ right) * np.ptp(flat.points @ turn.T @ up) == pytest.approx(18.0, rel=0.01)
-    assert [name for name, *_ in viewpoints(shapes.sphere(5.0, 2).points)] == list(heart_pictures.SIDES)
+    sides = {name: (right, np.cross(right, up)) for name, right, up in viewpoints(shapes.sphere(5.0, 2).points)}
+    assert list(sides) == list(heart_pictures.SIDES)
+    for name, right, toward in (("front", (-1, 0, 0), (0, 1, 0)), ("left", (0, -1, 0), (-1, 0, 0)), ("back", (1, 0, 0), (0, -1, 0))):
+        np.testing.assert_allclose(sides[name], (right, toward), atol=1e-12)  # RAS: x to the patient's right, y to the front
 
 
 def test_the_picture_of_a_flat_mesh_is_filled_by_it(beat):
@@ -59,7 +63,7 @@ def test_the_picture_of_a_flat_mesh_is_filled_by_it(beat):
 
 def test_a_constant_is_words_and_a_map_a_picture(beat):
     page = write_report(beat)
-    assert "Diffusivity D: 0.100 ± 0.002 mm^2/TU, one number for all the tissue." in page
+    assert "Diffusivity D: 0.100 ± 0.002 mm²/TU, one number for all the tissue." in page
     assert "one number for all the tissue: that of a plane front into tissue at rest" in page
     assert "Diffusivity D <span>" not in page
     assert "Activation time <span>" in page
@@ -98,8 +102,53 @@ def test_traces_show_samples(beat):
     assert "Pale dots" in write_report(beat)
 
 
+def test_traces_of_a_full_record_are_spread_over_the_wave(beat):
+    """Every node has all its samples: the first by number would all stand where the wave starts."""
+    full = replace(beat, data=replace(beat.data, V=beat.V))
+    LAT = beat.maps["LAT"].value
+    at = LAT[trace_nodes(full, LAT)]
+    assert len(at) == 6
+    np.testing.assert_allclose([at.min(), at.max()], [LAT.min(), LAT.max()])
+    assert np.diff(at).max() < 0.3 * np.ptp(LAT)
+
+
+def test_notes_are_sentences_status_has_numbers_and_a_map(beat):
+    page = write_report(replace(beat, notes=("1 hole: no flux crosses it", "Is it so?")))
+    assert "<p>1 hole: no flux crosses it.</p>" in page
+    assert "<p>Is it so?</p>" in page
+    assert '<th scope="row">4</th><td>collision</td>' in page
+    assert "<h3>Status" not in page  # one status only
+    status = np.where(beat.maps["LAT"].value < 4, 3, 1).astype(np.uint8)
+    page = write_report(replace(beat, status=status))
+    assert "<h3>Status" in page
+    assert 'aria-label="Status of the nodes"' in page
+    ball = shapes.sphere(5.0, 2)
+    data = replace(from_mesh(ball, TU, V=np.zeros((len(ball.points), 2)), times=np.arange(2.0)), V=None)
+    maps = {"LAT": NodeMap(LAT_MAP, "TU", ball.points[:, 0].astype(np.float32), np.ones(len(ball.points), np.float32))}
+    around = HeartFit(data, maps, np.ones(len(ball.points), np.uint8), {"D": NUMBER}, {}, "said.")
+    assert "the file does not say it" in write_report(around)
+    assert "RAS" not in page  # a flat mesh is seen along its normal: there is no front
+
+
+def test_the_median_of_a_map_is_called_so(beat):
+    page = write_report(replace(beat, parameters={"D": replace(NUMBER, spread=(0.05, 0.2))}))
+    assert '<th scope="row">D, median</th>' in page
+    assert "0.002 (of the median)" in page
+    assert "0.050 to 0.200" in page
+
+
 def test_settings_are_words(beat):
     page = write_report(beat)
-    assert "status The fit converged., steps 4" in page
+    assert "The fit converged, 4 steps." in page
     assert "{" not in page.split("Settings", 1)[1]
     assert said([{"strength": 1.0, "D": 0.05}, {"strength": 10.0, "D": 0.1}]) == "strength 1, D 0.05; strength 10, D 0.1"
+
+
+def test_the_group_takes_the_median_that_the_report_shows(beat):
+    """Where the wave starts D is its neighbours' at best: such nodes moved the group's median away from the subject's."""
+    value = np.where(beat.maps["LAT"].value < 6, 0.3, 0.1).astype(np.float32)
+    status = np.where(value > 0.2, 3, 1).astype(np.uint8)
+    one = replace(beat, status=status, maps=beat.maps | {"D": replace(beat.maps["D"], value=value)})
+    row = quality(one)
+    assert (row["D_median"], row["D_unit"], row["CV_unit"]) == (pytest.approx(0.1), "mm^2/TU", "mm/TU")
+    assert '<div class="value">0.100 <span class="unit">mm²/TU' in write_report(one)
