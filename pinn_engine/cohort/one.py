@@ -101,6 +101,7 @@ def _perfusion(task: Task, folder, clock: dict[str, float], progress: Progress) 
 
 
 def _heart(task: Task, folder, clock: dict[str, float], progress: Progress) -> Outcome:
+    from ..cardiac.doubts import doubts
     from ..cardiac.fit import fit as fit_heart
     from ..cardiac.read import read
     from ..cardiac.save import check_volumes, quality, save
@@ -120,7 +121,7 @@ def _heart(task: Task, folder, clock: dict[str, float], progress: Progress) -> O
     files.append(folder.write_text(f"{data.prefix}_report.html", write_report(fit)))
     end()
     message = f"{len(data.mesh.points):,} nodes in {sum(clock.values()):.1f} s; report: {files[-1]}"
-    return Outcome(DONE, message, tuple(str(f) for f in files), quality(fit), dict(clock))
+    return Outcome(DONE, message, tuple(str(f) for f in files), quality(fit), dict(clock), doubts(fit))
 
 
 def _timer(clock: dict[str, float], progress: Progress) -> Callable[[str, str], Callable[[], None]]:

@@ -101,7 +101,7 @@ def _strips(done: Sequence[Subject], figures: Sequence[str], scores: Mapping[str
     """Each figure's values on a line of its own, unusual ones named."""
     if len(done) < 5:
         return Markup()
-    strips = [html.figure(*SHOWN[name], "", _strip(done, name, scores[name]), dark=False) for name in figures]
+    strips = [html.figure(*_shown(name, done), "", _strip(done, name, scores[name]), dark=False) for name in figures]
     return html.section(
         "All subjects at a glance", html.paragraph("A dot a subject; unusual ones are named.", "small"), html.division("picks", *strips)
     )
@@ -140,7 +140,7 @@ def _table(
 ) -> Markup:
     if not done:
         return Markup()
-    shown = (SHOWN[name] for name in figures)
+    shown = (_shown(name, done) for name in figures)
     head = ("Subject", *(Markup(f'{html.safe(title)}<br><span class="unit">{html.safe(unit)}</span>') for title, unit in shown))
     rows = []
     for i in order:
@@ -161,6 +161,13 @@ def _files(files: Sequence[str]) -> Markup:
 def _cell(value: float | None, score: float) -> str:
     text = "n/a" if value is None else svg.figure(value)
     return Markup(f"<strong>{text}</strong> ▲") if score > UNUSUAL else text
+
+
+def _shown(name: str, done: Sequence[Subject]) -> tuple[str, str]:
+    """Title and unit of a figure; a heart's unit of time is its subjects' own."""
+    title, unit = SHOWN[name]
+    own = {str(one.summary.get(f"{name.removesuffix('_median')}_unit", "")) for one in done}
+    return title, unit or ", ".join(sorted(own - {""}))
 
 
 def _number(one: Subject, name: str) -> float | None:
