@@ -33,7 +33,10 @@ def read_manifest(path: str | os.PathLike[str], known: Collection[str]) -> list[
     for needed in ("id", "input"):
         if needed not in head:
             found = ", ".join(head)[:120] or "an empty file"
-            raise InputError(path, f"has no column {needed}", found=found, fix="begin with a line id,input and any option names")
+            fix = "begin with a line id,input and any option names"
+            if ";" in found:
+                fix += "; cells are parted by commas or tabs, not by semicolons, and decimals written with a point"
+            raise InputError(path, f"has no column {needed}", found=found, fix=fix)
     names = [name.removeprefix("--").replace("_", "-") for name in head]
     for name in names:
         if names.count(name) > 1:

@@ -31,6 +31,7 @@ def test_rows(tmp_path):
     [
         ("", "has no column id, found an empty file"),
         ("id,scan\n1,x", "has no column input, found id, scan"),
+        ("id;input\n1;x", "cells are parted by commas or tabs, not by semicolons"),
         ("id,input,mask_\n1,x,y", "has an unknown column, found mask-; did you mean mask"),
         ("id,input,m0,--m0\n1,x,1,2", "has a column twice, found m0"),
         ("id,input\n1,x,3", "line 2 has 3 cells for 2 columns"),
