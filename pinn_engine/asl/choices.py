@@ -9,6 +9,7 @@ from ..errors import InputError, check_seed
 from .curves import Curves, impossible
 from .plan import Settings
 from .scan import Scan
+from .spatial.tissue import mean_signal
 
 NETWORK_CHUNK = 2048  # a network's Jacobian is about a hundred times a curve's
 NEGATIVE = 5.0  # standard errors below zero at which a mean signal is called negative
@@ -82,9 +83,8 @@ def can_be_spatial(s: Settings, scan: Scan, notes: list[str]) -> bool:
 
 def perfused(c: Curves, notes: list[str]) -> bool:
     """False, and a note, where the mean difference is negative beyond doubt: there is no flow that fields could be relative to."""
-    sane, weight = ~impossible(c), c.repeats / c.repeats.sum()
-    mean, variance = (c.data[sane] * weight).sum(axis=1, dtype=float), c.noise[sane].astype(float) ** 2 / c.repeats.sum()
-    if mean.sum() >= -NEGATIVE * np.sqrt(variance.sum()):
+    sane, (mean, variance) = ~impossible(c), mean_signal(c)
+    if mean[sane].sum() >= -NEGATIVE * np.sqrt(variance[sane].sum()):
         return True
     notes.append("The mean difference is negative (control and label exchanged? see --volumes), so every voxel is fitted by itself.")
     return False
@@ -101,14 +101,13 @@ def _can_have_arteries(scan: Scan, wanted: tuple[str, ...], method: str, network
         fix = "add att: --unknown cbf,att,abv"
         raise InputError(scan.source, "abv needs the arrival time of tissue", found=f"--unknown {','.join(wanted)}", fix=fix)
     reasons = {
-        f"{delays} distinct delays, 3 are needed": delays < 3,
-        "no usable M0, without which a blood volume has no unit": scan.m0 is None,
-        "t1b is asked for as well": "t1b" in wanted,
-        "a Look-Locker readout": scan.acquisition.flip_angle is not None,
-        "--network mlp": method == "pinn" and network == "mlp",
+        f"{delays} distinct delays, 3 are needed": (delays < 3, "give a scan of more delays"),
+        "no usable M0, without which a blood volume has no unit": (scan.m0 is None, "give --m0"),
+        "t1b is asked for as well": ("t1b" in wanted, "leave t1b out"),
+        "a Look-Locker readout": (scan.acquisition.flip_angle is not None, "there is none for it yet"),
+        "--network mlp": (method == "pinn" and network == "mlp", "give --network features"),
     }
-    fixes = ("give a scan of more delays", "give --m0", "leave t1b out", "there is none for it yet", "give --network features")
-    for (reason, holds), fix in zip(reasons.items(), fixes, strict=True):
+    for reason, (holds, fix) in reasons.items():
         if holds:
             raise InputError(scan.source, "abv cannot be fitted here", found=reason, fix=f"{fix}, or leave abv out of --unknown")
 

@@ -92,12 +92,15 @@ def fit(
         raise InputError(scan.source, "no voxel can be fitted", found=found, fix="check the mask, M0 and the image for NaN and zeros")
     if spatial is None:
         spatial = joint if preset is not None else spatial_by_default(settings, scan, len(c))
-    if preset is not None and joint:
+    subject = preset is not None and joint
+    if subject:
         if (mask := scan.acquisition.origins.get("mask")) is not None and mask.value == "made":
             notes.append("The mask is an automatic one, made for whole brains; of a small region it loses up to half: give --mask.")
     else:
         spatial = spatial and can_be_spatial(settings, scan, notes) and perfused(c, notes)
-    make = _subject if preset is not None and joint else _voxels
+    if subject or spatial:
+        settings = _off_mps(settings, notes)
+    make = _subject if subject else _voxels
     try:
         made = make(scan, c, settings, spatial, list(notes), progress)
     except RuntimeError as failure:
@@ -111,8 +114,6 @@ def fit(
 
 def _voxels(scan: Scan, c: Curves, settings: Settings, spatial: bool, notes: list[str], progress: Progress | None) -> PerfusionFit:
     """Every voxel by itself, or all together."""
-    if spatial:
-        settings = _off_mps(settings, notes)
     wild, measured, tissue = impossible(c) & spatial, c.data, None
     c = _without(c, wild, notes)
     if spatial or scan.tissue is not None:
@@ -170,7 +171,7 @@ def _subject(scan: Scan, c: Curves, settings: Settings, spatial: bool, notes: li
     if uses_networks(settings):
         raise InputError(scan.source, "--preset works with --network features", found=settings.network, fix="leave --network out")
     level = (settings.model_error or 0.0) if settings.method == "pinn" else 0.0
-    settings = _off_mps(replace(settings, model_error=level), notes)
+    settings = replace(settings, model_error=level)
     told = (lambda done: progress("fit", done)) if progress else None
     tissue, measured, wild = None, c.data, impossible(c)
     c = _without(c, wild, notes)

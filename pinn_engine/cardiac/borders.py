@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..core.sparse import Huber, Rows, SparseGaussNewton, SparseSolution
+from ..core.sparse import Rows, SparseGaussNewton, SparseSolution
 from ..core.sparse_linear import SparseSolver
 from .background import SPREAD
-from .eikonal import EikonalDiffusion, front_constant
+from .eikonal import EikonalDiffusion
 from .fem import Elements
 from .mapfit import MapProblem
 
@@ -100,6 +100,7 @@ class BorderProblem(MapProblem):
         element = self.equation.element
         sd = self.background.sd
         own = torch.nn.functional.one_hot(scars.owner, len(scars.depth)).to(sd)
+        self.basis = torch.cat([self.background.basis, sd.new_ones(self.nodes, 1)], dim=1)  # background and level
         self.depths = torch.cat([own, self.background.basis], dim=1)
         none, one = torch.zeros_like(sd), torch.ones_like(scars.depth)
         self.mean = torch.cat([none, sd.new_tensor([np.log(self.D0)]), DEPTH[0] * one, none])
@@ -119,15 +120,8 @@ class BorderProblem(MapProblem):
 
     def split(self, theta: Tensor) -> tuple[Tensor, Tensor]:
         n = self.nodes
-        basis, inside = self._made_of(theta)
-        k = 2 * n + basis.shape[1]
-        return theta[:n], basis @ theta[2 * n : k] + (self.depths @ theta[k:]) * inside
-
-    def _made_of(self, theta: Tensor) -> tuple[Tensor, Tensor]:
-        """(N, K + 1) background and level; (N,) the steps: how far each node is in a scar."""
-        assert self.background is not None
-        basis = torch.cat([self.background.basis, self.background.basis.new_ones(self.nodes, 1)], dim=1)
-        return basis, self.step(theta[self.nodes : 2 * self.nodes])[0]
+        k = 2 * n + self.basis.shape[1]
+        return theta[:n], self.basis @ theta[2 * n : k] + (self.depths @ theta[k:]) * self.step(theta[n : 2 * n])[0]
 
     def advance(self, theta: Tensor) -> bool:
         return False
@@ -149,13 +143,10 @@ class BorderProblem(MapProblem):
         """The equation's rows by T and u, carried on to phi and the few that u is made of."""
         from scipy.sparse import csr_matrix
 
-        n, t = self.nodes, self.tuning
-        c0 = torch.tensor(front_constant(self.model), dtype=torch.float64)
-        scale = (self.active.to(T) * self.equation.element.mass / self.patch).sqrt()  # type: ignore[union-attr]
-        rows = self.equation.rows(T, u, c0, scale, Huber(t.knee), t.equation_sd)
-        basis, inside = self._made_of(theta)
-        by_few = torch.cat([basis, self.depths * inside[:, None]], dim=1)
-        by_phi = (self.depths @ theta[2 * n + basis.shape[1] :]) * self.step(theta[n : 2 * n])[1]
+        n, rows = self.nodes, super()._equation(theta, T, u)
+        inside, slope = self.step(theta[n : 2 * n])
+        by_few = torch.cat([self.basis, self.depths * inside[:, None]], dim=1)
+        by_phi = (self.depths @ theta[2 * n + self.basis.shape[1] :]) * slope
         of_u = rows.column >= n
         node, factor = rows.column[of_u] - n, torch.ones_like(rows.value)
         by_u = csr_matrix((rows.value[of_u].numpy(), (rows.row[of_u].numpy(), node.numpy())), shape=(n, n))

@@ -7,6 +7,7 @@ resemble those next to it more than it would were they dealt out anew?
 from __future__ import annotations
 
 import numpy as np
+import torch
 
 from ..core.solution import Status
 from .read import HeartData
@@ -37,7 +38,7 @@ def no_wave(fit: HeartFit) -> tuple[str, ...]:
 def placed(data: HeartData, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """(R, 3 or 4) where the samples stand, for V with the time, record and tissue scaled to the same length; (R,) their values."""
     samples = data.samples(1.0)
-    place = np.stack([samples.at(column).numpy() for column in _columns(data)], axis=1)
+    place = np.stack([samples.at(column).numpy() for column in torch.from_numpy(data.mesh.points).T], axis=1)
     if samples.time is not None:
         extent = float(np.ptp(place, axis=0).max()) / max(float(np.ptp(samples.time.numpy())), 1e-9)
         place = np.column_stack([place, extent * samples.time.numpy()])
@@ -46,12 +47,6 @@ def placed(data: HeartData, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
         some = np.random.default_rng(seed).choice(len(value), MOST, replace=False)
         place, value = place[some], value[some]
     return place, value
-
-
-def _columns(data: HeartData):
-    import torch
-
-    return torch.from_numpy(data.mesh.points).T
 
 
 def alike(place: np.ndarray, value: np.ndarray, seed: int = 0) -> bool:

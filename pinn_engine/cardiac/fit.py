@@ -66,11 +66,12 @@ def fit(
         found = _fitted(data, tuple(unknown), bool(map), method, model, across, noise, strength, seed, tell)
     finally:
         torch.set_num_threads(threads)
-    notes = list(doubts(found))
+    first = doubts(found)
+    notes = list(first)
     if across is None and (ratio := found.settings.get("D_across_over_along")) is not None:
         notes.append(f"the mesh has fibres: D across them is taken for {ratio:g} of D along them, which nothing here measures (--across)")
     settings = ({"array": data.array} if data.array else {}) | found.settings
-    return replace(found, notes=(*notes, *found.notes), settings=settings)
+    return replace(found, notes=(*notes, *found.notes), doubts=first, settings=settings)
 
 
 def _fitted(

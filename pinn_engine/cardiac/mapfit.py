@@ -176,13 +176,8 @@ class MapProblem(SparseProblem):
         if self.active is None:
             self.advance(theta)
         T, u = self.split(theta)
-        model = self.parameters(theta)
-        c0 = torch.tensor(front_constant(model), dtype=torch.float64)
-        slope = c0 * model.log_speed_by_a * theta[-2].exp() if self.free else None  # d c0 / d log a
         e, t = self.equation.element, self.tuning
-        scale = (self.active.to(T) * e.mass / self.patch).sqrt()  # type: ignore[union-attr]
-        terms = {"data": self._data(theta, T)}
-        terms["equation"] = self.equation.rows(T, u, c0, scale, Huber(t.knee), t.equation_sd, slope)
+        terms = {"data": self._data(theta, T), "equation": self._equation(theta, T, u)}
         terms["edges"] = self._edges(self.pieces(theta))
         terms["smooth"] = self._smooth(T)
         if self.landscape is not None:
@@ -200,6 +195,13 @@ class MapProblem(SparseProblem):
             two = torch.arange(2)
             terms["ab"] = Rows(away, two, two + 2 * self.nodes, torch.tensor([1 / 1.5, 1 / 0.3], dtype=torch.float64))
         return terms
+
+    def _equation(self, theta: Tensor, T: Tensor, u: Tensor) -> Rows:
+        t, model = self.tuning, self.parameters(theta)
+        c0 = torch.tensor(front_constant(model), dtype=torch.float64)
+        slope = c0 * model.log_speed_by_a * theta[-2].exp() if self.free else None  # d c0 / d log a
+        scale = (self.active.to(T) * self.equation.element.mass / self.patch).sqrt()  # type: ignore[union-attr]
+        return self.equation.rows(T, u, c0, scale, Huber(t.knee), t.equation_sd, slope)
 
     def _data(self, theta: Tensor, T: Tensor) -> Rows:
         d = self.data

@@ -96,6 +96,7 @@ class HeartFit:
     convergence: list[float] = field(default_factory=list)  # 0.5 |r|^2 after each step of the last stage; networks: held-out rms by stage
     settings: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()  # those of the notes that a person must read before using the maps, see `doubts.py`
 
     @property
     def usable(self) -> np.ndarray:

@@ -11,7 +11,7 @@ import numpy as np
 from ..cohort.one import Task, run_one
 from ..files.output import OutputFolder
 from . import heart
-from .perfusion import add_fit, finish, fit_arguments, model_of, set_threads
+from .perfusion import add_fit, add_kind, finish, fit_arguments, model_of, set_threads
 from .phantom import shape_of
 from .progress import reporter
 
@@ -26,8 +26,7 @@ def add(commands) -> None:
     kinds = commands.add_parser("demo", help="phantom, fit, report, errors against the truth").add_subparsers(
         required=True, metavar="asl|cardiac"
     )
-    about = "Fit a digital brain whose perfusion is known, and compare with the truth."
-    p = kinds.add_parser("asl", help=about, description=about)
+    p = add_kind(kinds, "asl", "Fit a digital brain whose perfusion is known, and compare with the truth.")
     p.add_argument("--out", required=True, metavar="DIR")
     add_fit(p)
     p.set_defaults(run=run)

@@ -11,7 +11,7 @@ import numpy as np
 from ..cohort.one import Task, run_one
 from ..errors import InputError, check_seed
 from ..files.output import OutputFolder, folder_for
-from .perfusion import finish, set_threads
+from .perfusion import add_kind, finish, set_threads
 from .progress import reporter
 
 LONGEST = 1e5  # TU of a phantom
@@ -20,8 +20,7 @@ PROTOCOLS = ("planar", "point", "paced", "spiral", "reentry", "breakup")
 
 def add(commands) -> None:
     kinds = commands.add_parser("cardiac", help="simulate or fit a heart").add_subparsers(required=True, metavar="simulate|fit")
-    about = "Fit D, conduction velocity and activation time of a heart, from activation times or V."
-    p = kinds.add_parser("fit", help=about, description=about)
+    p = add_kind(kinds, "fit", "Fit D, conduction velocity and activation time of a heart, from activation times or V.")
     p.add_argument("input", metavar="INPUT", help="4-D NIfTI movie of V, or a mesh with point data LAT or V")
     p.add_argument("--out", required=True, metavar="DIR")
     add_options(p)
@@ -40,8 +39,7 @@ def add_options(p: argparse.ArgumentParser) -> None:
 
 
 def _add_simulate(kinds) -> None:
-    about = "Run the Aliev-Panfilov model on a mesh or a rectangle."
-    s = kinds.add_parser("simulate", help=about, description=about)
+    s = add_kind(kinds, "simulate", "Run the Aliev-Panfilov model on a mesh or a rectangle.")
     s.add_argument("mesh", nargs="?", metavar="MESH")
     s.add_argument("--rectangle", type=_lengths, metavar="X,Y[,Z]", help="mm")
     s.add_argument("--spacing", type=float, default=0.1, metavar="MM", help="of the rectangle's nodes; default %(default)s")
@@ -131,8 +129,7 @@ def run_simulate(call: argparse.Namespace) -> int:
 
 
 def add_phantom(kinds) -> None:
-    about = "A square of tissue with a scar: a movie with 5 % of V observed, and its truth."
-    p = kinds.add_parser("cardiac", help=about.replace("%", "%%"), description=about)
+    p = add_kind(kinds, "cardiac", "A square of tissue with a scar: a movie with 5 % of V observed, and its truth.")
     p.add_argument("--out", required=True, metavar="DIR")
     p.add_argument("--tissue", choices=("even", "scar", "hard"), default="scar", help="default %(default)s")
     p.add_argument("--protocol", choices=PROTOCOLS, help="how waves start; default: planar on even tissue, else a point in a corner")
@@ -204,8 +201,7 @@ def make_phantom(
 
 
 def add_demo(kinds) -> None:
-    about = "Fit D as a map on a square with a scar, from 5 % of V, and compare with the truth."
-    p = kinds.add_parser("cardiac", help=about.replace("%", "%%"), description=about)
+    p = add_kind(kinds, "cardiac", "Fit D as a map on a square with a scar, from 5 % of V, and compare with the truth.")
     p.add_argument("--out", required=True, metavar="DIR")
     p.add_argument("--progress", choices=("bar", "json", "none"))
     p.set_defaults(run=run_demo)

@@ -19,6 +19,11 @@ def add(commands) -> None:
     p.set_defaults(run=run)
 
 
+def add_kind(kinds, name: str, about: str) -> argparse.ArgumentParser:
+    """A command under another, described alike in the other's help and in its own."""
+    return kinds.add_parser(name, help=about.replace("%", "%%"), description=about)
+
+
 def add_options(p: argparse.ArgumentParser) -> None:
     """All options but the input and the folder, shared with the studies."""
     p.add_argument("--m0", metavar="FILE|NUMBER", help="M0 of tissue: an image, a number, or 'control' for the mean control image")

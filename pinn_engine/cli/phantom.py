@@ -10,7 +10,7 @@ import numpy as np
 from ..errors import InputError, check_seed
 from ..files.output import OutputFolder
 from . import heart
-from .perfusion import numbers
+from .perfusion import add_kind, numbers
 
 HEAD = np.array([132.0, 164.0, 105.0])  # mm, as the phantom's
 MARGIN = 4  # voxels around the head
@@ -19,8 +19,7 @@ MARGIN = 4  # voxels around the head
 def add(commands) -> None:
     made = commands.add_parser("phantom", help="make a simulated scan with known truth")
     kinds = made.add_subparsers(required=True, metavar="asl|infant|cardiac")
-    about = "A digital brain scanned by ASL: BIDS dataset, truth under derivatives/truth."
-    p = kinds.add_parser("asl", help=about, description=about)
+    p = add_kind(kinds, "asl", "A digital brain scanned by ASL: BIDS dataset, truth under derivatives/truth.")
     p.add_argument("--out", required=True, metavar="DIR")
     p.add_argument("--spacing", type=float, default=4.0, metavar="MM", help="voxel size; default %(default)s")
     p.add_argument("--labeling", choices=("pcasl", "casl", "pasl"), default="pcasl", help="default %(default)s")
@@ -36,7 +35,7 @@ def add(commands) -> None:
     p.add_argument("--seed", type=int, default=0)
     p.set_defaults(run=run)
     infant = "One slice of an infant's grey matter as in SUPINN's study: 12 inversion times, one T1 of blood a subject."
-    p = kinds.add_parser("infant", help=infant, description=infant)
+    p = add_kind(kinds, "infant", infant)
     p.add_argument("--out", required=True, metavar="DIR")
     p.add_argument("--noise", type=float, default=0.02, metavar="SD", help="of a difference; peaks are about 0.25; default %(default)s")
     p.add_argument("--t1b", type=float, metavar="S", help="T1 of blood; default: drawn from 1.5 to 2.25 s")

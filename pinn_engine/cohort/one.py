@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import time
 import traceback
@@ -53,11 +52,11 @@ class Outcome:
 
 def run_one(task: Task, progress: Progress | None = None) -> Outcome:
     """Read, fit, report, write. Never raises for bad input or for a fault of ours: the outcome says so."""
-    from ..files.output import OutputFolder
+    from ..files.output import OutputFolder, absent, remove_empty
 
     clock: dict[str, float] = {}
     folder = None
-    new = [place for place in (Path(task.out), *Path(task.out).parents) if not place.exists()]
+    new = absent(task.out)
     try:
         folder = OutputFolder(task.out)
         outcome = {"asl": _perfusion, "cardiac": _heart}[task.organ](task, folder, clock, progress or (lambda stage, done, message: None))
@@ -69,9 +68,7 @@ def run_one(task: Task, progress: Progress | None = None) -> Outcome:
     if folder is not None and not refused:
         _log(task, outcome)
     if outcome.code != DONE:
-        with contextlib.suppress(OSError):  # not empty: what was written stays
-            for place in new:
-                place.rmdir()
+        remove_empty(new)
     return outcome
 
 
@@ -101,7 +98,6 @@ def _perfusion(task: Task, folder, clock: dict[str, float], progress: Progress) 
 
 
 def _heart(task: Task, folder, clock: dict[str, float], progress: Progress) -> Outcome:
-    from ..cardiac.doubts import doubts
     from ..cardiac.fit import fit as fit_heart
     from ..cardiac.read import read
     from ..cardiac.save import check_volumes, quality, save
@@ -121,7 +117,7 @@ def _heart(task: Task, folder, clock: dict[str, float], progress: Progress) -> O
     files.append(folder.write_text(f"{data.prefix}_report.html", write_report(fit)))
     end()
     message = f"{len(data.mesh.points):,} nodes in {sum(clock.values()):.1f} s; report: {files[-1]}"
-    return Outcome(DONE, message, tuple(str(f) for f in files), quality(fit), dict(clock), doubts(fit))
+    return Outcome(DONE, message, tuple(str(f) for f in files), quality(fit), dict(clock), fit.doubts)
 
 
 def _timer(clock: dict[str, float], progress: Progress) -> Callable[[str, str], Callable[[], None]]:

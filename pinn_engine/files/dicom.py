@@ -31,7 +31,8 @@ KEPT = (  # fields of dcm2niix's sidecar that describe the measurement
 )  # fmt: skip
 INVERSION_TIME, PULSE_TRAIN = "0018|0082", "0018|9258"
 SAME = 1e-3  # s
-IMAGES, BESIDE = {".nii", ".gz", ".nrrd", ".nhdr"}, {".json", ".tsv", ".raw", ".txt", ".md"}  # of folders that are surely not DICOM
+IMAGES = (".nii", ".nii.gz", ".nrrd", ".nhdr")
+BESIDE = (".json", ".tsv", ".raw", ".gz", ".txt", ".md")  # in a folder of images that is surely none of DICOM
 INSTALL = "python -m pip install 'pinn-engine[dicom]', or convert the folder with dcm2niix yourself and give the NIfTI"
 
 
@@ -68,7 +69,7 @@ def read(folder: str | os.PathLike[str], *, series: str | None = None, what: str
     Raises InputError: dcm2niix not installed, no DICOM, another modality, slices missing, several series and none chosen.
     """
     folder = Path(folder)
-    if (files := {path.suffix for path in folder.rglob("*") if path.is_file()}) & IMAGES and files <= IMAGES | BESIDE:
+    if _images(folder) and all(path.name.lower().endswith((*IMAGES, *BESIDE)) for path in folder.rglob("*") if path.is_file()):
         raise _one_file(folder, what)  # nobody has to install dcm2niix to hear this
     with tempfile.TemporaryDirectory(prefix="pinn_engine-") as temporary:
         found = list(_converted(folder, Path(temporary), _run(folder, temporary), what))
@@ -112,6 +113,11 @@ def _program(folder: Path) -> str:
     return str(program)
 
 
+def _images(folder: Path) -> bool:
+    """Whether an image file other than DICOM is in the folder."""
+    return any(path.name.lower().endswith(IMAGES) for path in folder.rglob("*"))
+
+
 def _one_file(folder: Path, what: str) -> InputError:
     return InputError(folder, f"{what} must be one file", found="a folder of image files", fix="give the .nii, .nii.gz or .nrrd inside it")
 
@@ -119,7 +125,7 @@ def _one_file(folder: Path, what: str) -> InputError:
 def _converted(folder: Path, temporary: Path, said: str, what: str) -> Iterator[Series]:
     images = sorted(temporary.glob("*.nii"))
     if not images:
-        if any(path.name.lower().endswith((".nii", ".nii.gz", ".nrrd", ".nhdr")) for path in folder.rglob("*")):
+        if _images(folder):
             raise _one_file(folder, what)
         if re.search(r"missing images|slices, but", said, re.IGNORECASE):
             problem, fix = "no whole series is in the folder", "copy or export the whole series again"

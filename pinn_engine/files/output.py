@@ -155,14 +155,24 @@ class OutputFolder:
 def folder_for(path: str | os.PathLike[str]):
     """An output folder while something is made for it: a folder that cannot be written is told before the work, and where the work
     fails, folders that were made here and are empty still are removed."""
-    new = [place for place in (Path(path), *Path(path).parents) if not place.exists()]
+    new = absent(path)
     try:
         yield OutputFolder(path)
     except BaseException:
-        with contextlib.suppress(OSError):  # not empty: what was written stays
-            for place in new:
-                place.rmdir()
+        remove_empty(new)
         raise
+
+
+def absent(path: str | os.PathLike[str]) -> list[Path]:
+    """The folder and those above it that are not there yet, the innermost first."""
+    return [place for place in (Path(path), *Path(path).parents) if not place.exists()]
+
+
+def remove_empty(folders: Sequence[Path]) -> None:
+    """Remove `folders`, the innermost first, up to one that is not empty: what was written stays."""
+    with contextlib.suppress(OSError):
+        for place in folders:
+            place.rmdir()
 
 
 def write_file(path: str | os.PathLike[str], content: bytes) -> Path:

@@ -51,10 +51,7 @@ def write_index(title: str, subjects: Sequence[Subject], reports: Mapping[str, s
     """The HTML. `reports`: identifier -> path of its report, relative to the page; `files`: tables of the study, as linked below."""
     done = [one for one in subjects if one.state == "done"]
     failed = [one for one in subjects if one.state != "done"]
-    figures = [name for name in SHOWN if any(_number(one, name) is not None for one in done)]
-    figures = [
-        name for name in figures if any(_number(one, name) is not None and _number(one, BETTER.get(name, "")) is None for one in done)
-    ]
+    figures = [name for name in SHOWN if any(_number(one, name) is not None and _number(one, BETTER.get(name, "")) is None for one in done)]
     scores = {name: unusual([_number(one, name) for one in done]) for name in figures}
     worst = [max((scores[name][i] for name in figures), default=0.0) for i in range(len(done))]
     order = sorted(range(len(done)), key=lambda i: (-round(worst[i], 6), done[i].id))

@@ -54,7 +54,7 @@ def classify(c: Curves, m0: np.ndarray | None, t1: np.ndarray | None, position: 
         return Tissue(_normalised(-0.5 * distance**2), "T1 map")
     if m0 is None or np.std(np.log(m0)) < 1e-3:
         return one_class(len(c))
-    voxels = _Voxels(np.log(m0.astype(float)), *_signal(c), _cubic(position), _rim(c.voxels))
+    voxels = _Voxels(np.log(m0.astype(float)), *mean_signal(c), _cubic(position), _rim(c.voxels))
     found = _mixture(voxels, densities(repetition))
     return one_class(len(c)) if found is None else Tissue(found[0], "M0 and difference signal", found[1])
 
@@ -81,7 +81,7 @@ def one_class(voxels: int) -> Tissue:
     return Tissue(np.tile([1.0, 0.0, 0.0], (voxels, 1)), "one class")
 
 
-def _signal(c: Curves) -> tuple[np.ndarray, np.ndarray]:
+def mean_signal(c: Curves) -> tuple[np.ndarray, np.ndarray]:
     """(V,) mean difference over delays in units of the typical one, and its variance."""
     weight = c.repeats / c.repeats.sum()
     mean = (c.data * weight).sum(axis=1).astype(float)
