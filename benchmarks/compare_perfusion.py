@@ -89,7 +89,7 @@ def _score(p: Phantom, scored: np.ndarray, *more: Any) -> tuple[str, ...]:
 
 def tutorial(quick: bool, seed: int) -> Section:
     """The simplified model with T1 of blood known; DeepXDE with its own schedule, and stopped when our fit of the same voxel is done."""
-    few = 1 if quick else 3
+    few = 1 if quick else 20
     v = draw(4000, 0.02, seed)
     one = draw(1, 0.02, seed)
     options = {"model": "simplified", "unknown": ("cbf", "att"), "spatial": False}  # no voxel is another's neighbour
