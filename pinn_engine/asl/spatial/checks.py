@@ -14,6 +14,7 @@ from .model import PURE, BrainModel
 CHECKED, LEAST_KIND = 4, 200  # ball that the intervals are checked with; voxels of a tissue that is checked
 SILENT = 0.02  # of the median information on flow in the largest ball
 LOCAL = 12.0  # mm, sd of a neighbourhood that is checked by itself
+EVERYWHERE = 1 / 3  # of what the tissue misses as a whole is missed at least, where the neighbourhood says less: it knows little by itself
 
 
 def lack_of_fit(model: BrainModel, balls: Balls, spacing: np.ndarray, smooth: SmoothFit, silent: Tensor) -> Tensor:
@@ -21,8 +22,8 @@ def lack_of_fit(model: BrainModel, balls: Balls, spacing: np.ndarray, smooth: Sm
 
     In a ball whose field is off by a w, the pooled score u = sum(w score) has variance V + Var(a) V^2, V = sum(w^2 information) less
     what the fit has absorbed; w: the tissue's share of a voxel's signal, to the power PURE. A moment estimate a field over balls around
-    voxels that are mostly its tissue, or over those within LOCAL where it is larger. Where steps or foci break the smooth prior this
-    widens the intervals; where the data are `silent` (V,) they cannot check, and it is as elsewhere on the average.
+    voxels that are mostly its tissue, within LOCAL, and at least a part of that over all of them. Where steps or foci break the smooth
+    prior this widens the intervals; where the data are `silent` (V,) they cannot check, and it is as elsewhere on the average.
     """
     gradient, information, _ = model.linearise(smooth.x + smooth.offset)
     own = information.diagonal().T
@@ -39,7 +40,7 @@ def lack_of_fit(model: BrainModel, balls: Balls, spacing: np.ndarray, smooth: Sm
         excess, worth = inside * total[:, 0] ** 2 - v, v**2
         whole = (excess.sum() / worth.sum().clamp_min(1e-12)).clamp_min(0)
         here = balls.even((excess / worth.clamp_min(1e-12)).unsqueeze(1), worth.unsqueeze(1), LOCAL / spacing)[:, 0]
-        extra[k] = torch.maximum(here, whole)
+        extra[k] = torch.maximum(here, EVERYWHERE * whole)
         extra[k, silent] = torch.maximum(extra[k], extra[k, inside & ~silent].mean())[silent]
     return extra
 
