@@ -283,5 +283,5 @@ def _times(path: str | Path) -> np.ndarray:
     try:
         values = np.loadtxt(path, ndmin=1).ravel()
     except (OSError, ValueError) as fault:
-        raise InputError(path, "is not a list of times", found=str(fault)[:80], fix="one number a line") from None
+        raise InputError(path, "is not a list of times", found=str(fault)[:80], fix="give one number per line") from None
     return values

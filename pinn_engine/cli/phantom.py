@@ -98,7 +98,7 @@ def _check(call: argparse.Namespace) -> None:
     delays = len(np.atleast_1d(call.plds)) if call.plds is not None else 0
     if count > 1 and count != delays:
         raise InputError(
-            "--label-duration", "must be one value or one a delay of --plds", found=f"{count} for {delays}", fix="give one a delay"
+            "--label-duration", "must be one value or one per delay of --plds", found=f"{count} for {delays}", fix="give one per delay"
         )
     times = [*np.atleast_1d(call.plds if call.plds is not None else 1.0), *np.atleast_1d(call.label_duration or 1.0)]
     ranges: dict[str, tuple[float, float, float]] = {
