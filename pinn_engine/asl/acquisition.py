@@ -25,7 +25,7 @@ Numbers = float | Sequence[float] | None
 
 @dataclass(frozen=True)
 class AcquisitionOptions:
-    """What the user gives in place of the sidecar, or over it; None = as the sidecar says. Seconds throughout.
+    """What the user gives instead of the sidecar, or to override it; None = as the sidecar says. All times in seconds.
 
     Lists have one entry per volume, per perfusion volume (m0scans left out), or per control-label pair where the two alternate.
     """
@@ -183,7 +183,7 @@ def _alpha(labeling: Labeling, sidecar: Sidecar, options: AcquisitionOptions, wh
         pulses, source = (None if times is None else float(times.size)), "BackgroundSuppressionPulseTime"
     if pulses is None:
         notes.append(
-            "Background suppression with an unknown number of pulses: no factor is applied, so CBF may be too low by about 5 % a pulse;"
+            "Background suppression with an unknown number of pulses: no factor is applied, so CBF may be too low by about 5 % per pulse;"
             " give --alpha if it is known."
         )
         return Sourced(default.value, default.origin + "; number of background-suppression pulses unknown, no factor", default.unit)

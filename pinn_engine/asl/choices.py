@@ -36,23 +36,23 @@ def settings_of(scan: Scan, unknown, model, method, network, model_error, device
     if delays < 2:
         wanted = ("cbf",) if scan.arrival is None else ("cbf", "att")
         notes.append(
-            f"One delay: CBF is fitted with the arrival time of {scan.arrival.file} as prior (sd {scan.arrival.sd:g} s), whose uncertainty "
-            "its interval contains; no ATT map is written."
+            f"One delay: CBF is fitted with the arrival time of {scan.arrival.file} as prior (sd {scan.arrival.sd:g} s); its interval "
+            "contains that uncertainty. No ATT map is written."
             if scan.arrival is not None
-            else "One delay cannot tell arrival time: CBF is by the consensus formula (T1 of tissue = T1 of blood), no ATT map is written."
+            else "One delay cannot determine ATT: CBF follows the consensus formula (T1 of tissue = T1 of blood); no ATT map is written."
         )
     elif delays < len(wanted) + 1 and "t1b" in wanted:
         fix = "leave t1b out of --unknown"
         raise InputError(scan.source, f"{delays} delays cannot determine {len(wanted)} unknowns", found=",".join(wanted), fix=fix)
     if delays > 1 and scan.arrival is not None:
-        fix = "leave --att-map out: these data tell arrival time"
+        fix = "leave --att-map out: these data determine the arrival time"
         raise InputError(scan.source, "--att-map is for scans of a single delay", found=f"{delays} delays", fix=fix)
     if acquisition.flip_angle is not None and network == "mlp" and method == "pinn":
         raise InputError(scan.source, "--network mlp does not know Look-Locker readouts", found="LookLocker", fix="leave --network out")
     if "abv" in wanted:
         _can_have_arteries(scan, wanted, method, network, delays)
     if network == "mlp" and delays < 2:
-        notes.append("With one delay nothing but the flow is unknown: the shared-feature network is used.")
+        notes.append("With one delay only the flow is unknown: the shared-feature network is used.")
         network = "features"
     chunk = NETWORK_CHUNK if network == "mlp" and method == "pinn" else Settings.chunk
     return Settings(wanted, model, method, network, model_error, resolve_device(device, scan.source), seed=seed, chunk=chunk)

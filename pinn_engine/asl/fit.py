@@ -58,21 +58,21 @@ def fit(
     weigh_volumes: bool = True,
     progress: Progress | None = None,
 ) -> PerfusionFit:
-    """CBF and arrival time of every voxel of the mask, with standard deviations.
+    """Fit CBF and arrival time (ATT) in every voxel of the mask, with standard deviations.
 
-    `unknown`: "cbf" (always), "att" (needs two delays), "t1b" (s, one a voxel, under a prior of sd 0.1 s), "abv"; None = ("cbf", "att").
+    `unknown`: "cbf" (always), "att" (needs two delays), "t1b" (s, one per voxel, under a prior of sd 0.1 s), "abv"; None = ("cbf", "att").
     `model`: "buxton" (None) or "simplified". `method`: "pinn" weighs the data against the kinetic equation, which may err by
     `model_error` (sd relative to the scan's typical signal; None: by evidence, at least 5 %); "nlls" is the plain closed form without a
-    prior on ATT. `network`: "features" (shared features, output layer eliminated) or "mlp" (one network a voxel, all weights trained).
-    `device`: "auto" (CUDA where there is some; where it fails, the CPU), "cpu", "cuda[:i]" or "mps".
+    prior on ATT. `network`: "features" (shared features, output layer eliminated) or "mlp" (one network per voxel, all weights trained).
+    `device`: "auto" (CUDA where available; the CPU where that fails), "cpu", "cuda[:i]" or "mps".
     `spatial`: fit all voxels together, each tissue smooth in space as far as the data support it (docs/spatial.md); tissue classes, and
-    with them T1, come from M0 and the difference signal where no T1 map is given. None: where there are several delays and 1,000 voxels,
-    "pinn" and "features", and T1 of blood is not fitted in every voxel.
-    `weigh_volumes`: pairs that lie far from the other repeats of their delay (motion, artefacts) count less; clean scans are not touched.
+    with them T1, come from M0 and the difference signal where no T1 map is given. None: with several delays and at least 1,000 voxels, for
+    "pinn" and "features", unless T1 of blood is fitted in every voxel.
+    `weigh_volumes`: pairs that differ from the other repeats of their delay (motion, artefacts) count less; clean scans are not affected.
     `preset` "infant" (docs/infant.md): the simplified model, all voxels together, and one T1 of blood for the subject, unless it was given
-    when reading; options that are given win over the preset's. The equation is then exact unless `model_error` is given.
+    when reading; options that are given override the preset's. The equation is then exact unless `model_error` is given.
 
-    Raises InputError for unknown option values and where no voxel can be fitted.
+    Raises InputError for unknown option values and if no voxel can be fitted.
 
     >>> from pinn_engine import asl
     >>> fit = asl.fit(asl.phantom((12, 14, 8)).scan())
@@ -95,7 +95,7 @@ def fit(
     subject = preset is not None and joint
     if subject:
         if (mask := scan.acquisition.origins.get("mask")) is not None and mask.value == "made":
-            notes.append("The mask is an automatic one, made for whole brains; of a small region it loses up to half: give --mask.")
+            notes.append("The mask was made automatically, as for whole brains; it loses up to half of a small region: give --mask.")
     else:
         spatial = spatial and can_be_spatial(settings, scan, notes) and perfused(c, notes)
     if subject or spatial:
@@ -139,7 +139,7 @@ def _off_mps(settings: Settings, notes: list[str]) -> Settings:
     """Joint fits need float64 and sparse matrices, which mps does not know: they run on the CPU, and a note says so."""
     if not settings.device.startswith("mps"):
         return settings
-    notes.append(f"All voxels together are fitted on the CPU: {settings.device} knows neither float64 nor sparse matrices.")
+    notes.append(f"The joint fit of all voxels runs on the CPU: {settings.device} supports neither float64 nor sparse matrices.")
     return replace(settings, device="cpu")
 
 
@@ -288,8 +288,8 @@ def _result(
         notes.append(f"{left_out} of {int(scan.mask.sum())} mask voxels were left out: their data are not finite or have no usable M0.")
     if scan.t1_tissue is None and s.model == "buxton" and not plan.single:
         notes.append(
-            f"Without a T1 map one tissue T1 ({plan.group_t1[0]:.2f} s, grey matter) serves all voxels: white-matter CBF comes out "
-            "about a third too low. Give --t1-map, or trust grey matter only."
+            f"Without a T1 map one tissue T1 ({plan.group_t1[0]:.2f} s, grey matter) is used for all voxels: white-matter CBF comes out "
+            "about a third too low. Give --t1-map or --tissue, or trust grey matter only."
         )
     if "t1b" in solution.names and float(solution.std("t1b").median()) > PRIOR_DOMINATED * float(plan.t1b_prior.sd):
         notes.append("These delays do not determine T1 of blood: its map and standard deviation are the prior's.")

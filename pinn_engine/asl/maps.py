@@ -49,5 +49,5 @@ STATUS_MEANING: dict[int, str] = {
     VoxelStatus.OUTSIDE: "Outside the mask.",
     **{int(status): status.sentence for status in Status},
     VoxelStatus.NO_M0: "M0 is zero or not usable here; nothing was fitted.",
-    VoxelStatus.PRIOR_DOMINATED: "The data here say (almost) nothing about arrival time, or about flow too: it is the prior's.",
+    VoxelStatus.PRIOR_DOMINATED: "The data here say (almost) nothing about arrival time, or about flow either: the value is the prior's.",
 }

@@ -39,10 +39,10 @@ def flip_angle(sidecar: Sidecar, given: float | None, where: str, model: str, no
     if not 0 < value < 90:
         raise InputError(file, f"{name} must be above 0 and below 90 degrees", found=f"{value:g}", fix="give --flip-angle in degrees")
     if model == "simplified":
-        notes.append("The simplified model does not know the flip angle of a Look-Locker readout: it is left out.")
+        notes.append("The simplified model ignores the flip angle of a Look-Locker readout.")
         return None
     notes.append(
-        f"Look-Locker readout of {value:g} degrees: label lost at each readout is part of the model, M0 must have been read the same way."
+        f"Look-Locker readout of {value:g} degrees: the label lost at each readout is modelled; M0 must have been read in the same way."
     )
     return Sourced(value, "option --flip-angle" if given is not None else sidecar.origin("FlipAngle"), "degrees")
 

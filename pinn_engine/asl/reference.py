@@ -42,7 +42,7 @@ def blood_from_region(
     recovered = 1.0 if repetition_time is None else 1 - np.exp(-repetition_time / region.t1)
     echo = 1.0 if echo_time is None else float(np.exp(echo_time / region.t2 - echo_time / T2_BLOOD))
     if repetition_time is None:
-        notes.append("The repetition time of M0 is not known: the M0 region is taken as fully relaxed.")
+        notes.append("The repetition time of M0 is not known: the M0 region is assumed to be fully relaxed.")
     if echo_time is None:
         notes.append("EchoTime is not known: the M0 region is not corrected for T2.")
     source = "asl_calib (FSL), 3 T"

@@ -30,7 +30,7 @@ ABSURD = 1e9  # scanner units; squares of larger ones overflow float32 once scal
 class Scan:
     """A perfusion scan ready to be fitted.
 
-    `difference` (X, Y, Z, N) float32 is control - label, one volume a pair (or deltam volume), in scanner units, NaN kept.
+    `difference` (X, Y, Z, N) float32 is control - label, one volume per pair (or deltam volume), in scanner units, NaN kept.
     `m0` is equilibrium M0 of *blood* per voxel, (X, Y, Z) float32: tissue M0 (TR-corrected, scaled) / lambda, or the sidecar's M0Estimate;
     0 where it is not usable, so that the voxel cannot be fitted; None = no usable M0 at all, so that perfusion is relative.
     `mask` (X, Y, Z) bool. `t1_tissue` (X, Y, Z) s where a map was given. `regions` are for tables only: no fit sees them.

@@ -63,7 +63,7 @@ def read_timings(
     pld = _checked(delay, types, used, zero_is_legal=not pulsed)
     label_duration = _checked(duration, types, used, zero_is_legal=False)
     if pulsed and np.any(pld[used] < label_duration[used]):
-        notes.append("Some inversion times are shorter than the bolus: the label is still flowing in then, which the model knows.")
+        notes.append("Some inversion times are shorter than the bolus: the label still flows in then, which the model allows for.")
     slice_delay, axis, origin = slice_delays(sidecar, shape, options, where, notes)
     return Timings(pld, label_duration, slice_delay, axis, delay.origin, duration.origin, origin)
 

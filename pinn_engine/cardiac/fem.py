@@ -135,7 +135,7 @@ def tensors(element: Elements, diffusion: Diffusion, fibres: np.ndarray | None =
         return scalar
     f = diffusion.fibres if diffusion.fibres is not None else fibres
     if f is None:
-        raise InputError("D across fibres", "the mesh has no fibres", fix="give fibres (one vector a cell) or leave the second D away")
+        raise InputError("D across fibres", "the mesh has no fibres", fix="give fibres (one vector per cell) or leave the second D out")
     f = torch.as_tensor(f, dtype=dtype, device=device)
     if element.cells.shape[1] == 3:
         f = _in_plane(element, f)

@@ -45,12 +45,12 @@ def fit(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> HeartFit:
-    """Fit one heart.
+    """Fit one heart: maps of D, conduction velocity and activation time, or the numbers D, a, b.
 
     `unknown`: D, or D,a,b (from V only); `map`: ("D",) for D as a map (always so from activation times). `physics`: "eikonal" or
     "aliev-panfilov" (default: by the data). `method`, for V and numbers: "travelling" (one beat) or "network" (field networks V, W, also
     where waves come back); None = one beat, or runs of the simulator from an unknown first frame where tissue fires more than once. Of
-    several beats with rest between the last whole one is fitted (`pacing.py`). `noise`: sd of the data in its own unit, None = estimated.
+    several beats with rest in between, the last whole one is fitted (`pacing.py`). `noise`: sd of the data in their unit, None = estimated.
     `across`: D across the fibres over D along them. `strength`: of the map's prior, None = chosen by held-out data.
     """
     model = model or AlievPanfilov()
@@ -69,7 +69,9 @@ def fit(
     first = doubts(found)
     notes = list(first)
     if across is None and (ratio := found.settings.get("D_across_over_along")) is not None:
-        notes.append(f"the mesh has fibres: D across them is taken for {ratio:g} of D along them, which nothing here measures (--across)")
+        notes.append(
+            f"the mesh has fibres: D across them is assumed to be {ratio:g} of D along them, which nothing here measures (--across)"
+        )
     settings = ({"array": data.array} if data.array else {}) | found.settings
     return replace(found, notes=(*notes, *found.notes), doubts=first, settings=settings)
 
@@ -121,10 +123,10 @@ def _check(data: HeartData, unknown: tuple[str, ...], maps: tuple[str, ...], phy
 def _check_numbers(data: HeartData, noise: float | None, strength: float | None, seed: int) -> None:
     low, high, unit = (*NOISES_V, "") if data.LAT is None else (*NOISES_LAT, f" {data.unit.time}")
     if noise is not None and not low <= noise <= high:
-        fix = f"give the standard deviation of the data, from {low:g} to {high:g}{unit}, or leave it away: it is estimated"
+        fix = f"give the standard deviation of the data, from {low:g} to {high:g}{unit}, or leave it out: it is estimated"
         raise InputError("--noise", "is out of range", found=f"{noise:g}", fix=fix)
     if strength is not None and not STRENGTHS[0] <= strength <= STRENGTHS[1]:
-        fix = f"give a number from {STRENGTHS[0]:g} to {STRENGTHS[1]:g} (0.04 to 1.1 are usual), or leave it away: it is chosen by the data"
+        fix = f"give a number from {STRENGTHS[0]:g} to {STRENGTHS[1]:g} (0.04 to 1.1 are usual), or leave it out: it is chosen by the data"
         raise InputError("--strength", "is out of range", found=f"{strength:g}", fix=fix)
     check_seed("cardiac fit", seed)
 
@@ -133,7 +135,7 @@ def _check_method(data: HeartData, method: str | None, map: bool) -> None:
     if method not in (None, "travelling", "network"):
         raise InputError("--method", "no such method", found=method, fix="travelling or network")
     if method == "network" and data.LAT is not None:
-        raise InputError(data.source, "field networks need V", found="activation times", fix="leave --method away")
+        raise InputError(data.source, "field networks need V", found="activation times", fix="leave --method out")
     if method == "network" and map:
         raise InputError("--method", "field networks fit numbers, not a map of D", found="--map D", fix="give --unknown D alone")
 
@@ -143,7 +145,7 @@ def equation_of(data: HeartData, across: float | None) -> tuple[EikonalDiffusion
     if across is not None and not 0.01 <= across <= 1.0:
         raise InputError("--across", "must lie between 0.01 and 1", found=across, fix="it is D across over D along the fibres")
     if across is not None and across < 1.0 and data.mesh.fibres is None:
-        raise InputError(data.source, "has no fibres", found=f"--across {across:g}", fix="give a mesh with fibres or leave the option away")
+        raise InputError(data.source, "has no fibres", found=f"--across {across:g}", fix="give a mesh with fibres, or leave the option out")
     ratio = (ACROSS if across is None else across) if data.mesh.fibres is not None else None
     element = elements(data.mesh)
     return EikonalDiffusion(element, tissue_shape(data.mesh.fibres, element, ratio)), ratio
@@ -169,13 +171,13 @@ def _from_lat(
     start = start_region(solved.problem, torch.from_numpy(solved.T))
     if hollows := round_hollows(equation.element, torch.from_numpy(solved.T), start)[0]:
         notes.append(
-            f"{hollows} of the fitted nodes come earlier than all their neighbours though no wave starts there: where the measured time "
-            f"does not say so, the fit is wrong there and next to it (status {int(NodeStatus.COLLISION)})"
+            f"{hollows} of the fitted nodes are earlier than all their neighbours although no wave starts there: unless the measured times "
+            f"show that too, the fit is wrong there and next to it (status {int(NodeStatus.COLLISION)})"
         )
     if data.points is None and len(samples.value) > DENSE * data.inside.sum():
         notes.append(
-            f"{len(samples.value)} of {int(data.inside.sum())} nodes carry an activation time: were they interpolated from fewer points by "
-            "another program, they are not independent and the standard deviations here are too small"
+            f"{len(samples.value)} of {int(data.inside.sum())} nodes carry an activation time: if another program interpolated them from "
+            "fewer points, they are not independent and the standard deviations here are too small"
         )
     predicted = samples.at(torch.from_numpy(solved.T)).numpy()
     settings = common_settings(solved, model, ratio, width, seed)

@@ -55,7 +55,7 @@ def fit_network(
     assert data.V is not None
     assert data.times is not None
     if data.mesh.fibres is not None:
-        raise InputError(data.source, "field networks do not know fibres", found="a mesh with fibres", fix="leave --method away")
+        raise InputError(data.source, "field networks do not support fibres", found="a mesh with fibres", fix="leave --method out")
     if len(data.times) < 4 or float(np.ptp(data.times)) < WINDOW_MIN:
         raise InputError(data.source, "is too short for field networks", found=f"{len(data.times)} frames", fix="at least 4 over 1 TU")
     places, place = places_of(data)

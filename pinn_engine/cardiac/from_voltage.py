@@ -95,8 +95,8 @@ def _walls(solved: MapSolution, model: AlievPanfilov) -> tuple[str, ...]:
     if share < 1.0:  # single nodes, by chance
         return ()
     return (
-        f"at {share:.1f} % of the fitted nodes V rises as in no beat that travels (a border where the wave arrives, colliding fronts): the "
-        f"intervals of LAT, CV and D are wide there (status {int(NodeStatus.UNDETERMINED)}), do not read them",
+        f"at {share:.1f} % of the fitted nodes V rises as in no beat that travels (a border that the wave reaches, colliding fronts): the "
+        f"intervals of LAT, CV and D are wide there (status {int(NodeStatus.UNDETERMINED)}); do not read the maps",
     )
 
 

@@ -18,7 +18,7 @@ class AlievPanfilov:
 
     a: threshold; b: shift of the recovery, sets the duration of the action potential. `rest` is no parameter of the equations: W that the
     last beat has left in the tissue that a wave runs into, 0 after a long rest. Every value a number or a tensor that broadcasts against V
-    (one a node, or one a problem).
+    (one per node, or one per problem).
     """
 
     a: Any = 0.01

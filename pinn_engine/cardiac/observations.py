@@ -33,7 +33,7 @@ def activation(mesh: Mesh, name: str | None = None, unit: TimeUnit | None = None
         )
     if values.ndim != 1:
         raise InputError(
-            mesh.source, f"{names[0]} is not one number a node", found=f"shape {values.shape}", fix="give one activation time a node"
+            mesh.source, f"{names[0]} is not one number per node", found=f"shape {values.shape}", fix="give one activation time per node"
         )
     times = values.astype(float)
     times[~np.isfinite(times) | (times <= INVALID)] = np.nan
@@ -138,7 +138,7 @@ def voltage(mesh: Mesh, times: np.ndarray | None = None, unit: TimeUnit | None =
     times = np.asarray(times, float).ravel()
     if len(times) != V.shape[1]:
         raise InputError(
-            mesh.source, "there are not as many times as frames", found=f"{len(times)} for {V.shape[1]}", fix="give one time a frame"
+            mesh.source, "there are not as many times as frames", found=f"{len(times)} for {V.shape[1]}", fix="give one time per frame"
         )
     if not (np.isfinite(times).all() and (np.diff(times) > 0).all()):
         raise InputError(mesh.source, "the frames' times do not increase", fix="put the frames in order")

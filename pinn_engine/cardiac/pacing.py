@@ -65,8 +65,9 @@ def last_beat(data: HeartData, model: AlievPanfilov) -> tuple[HeartData, AlievPa
     unit = data.unit
     begin, end, step = (float(unit.from_tu(t)) for t in (data.times[beat.first], data.times[beat.last], period))
     note = (
-        f"the record holds {len(found)} whole beats with rest between: the last one is fitted ({begin:.4g} to {end:.4g} {unit.time}), into "
-        f"tissue that a beat every {step:.4g} {unit.time} leaves at W = {slower.rest:.2g} (its doubt is in no interval; a and b lean on it)"
+        f"the record holds {len(found)} whole beats with rest in between: the last one is fitted ({begin:.4g} to {end:.4g} {unit.time}), "
+        f"into tissue that a beat every {step:.4g} {unit.time} leaves at W = {slower.rest:.2g} (its uncertainty is in no "
+        "interval; a and b depend on it)"
     )
     cut = replace(data, V=data.V[:, frames], times=data.times[frames], notes=(*data.notes, note))
     return cut, slower

@@ -26,7 +26,7 @@ MIN_SAMPLES = 200
 LEAST_FRAMES = 5
 NOT_OF_A_MOVIE = {
     "--times": "its frames follow each other at the header's time step (pixdim[4]): correct that, or give uneven frames as a mesh with V",
-    "--array": "leave it away: V is what the movie holds",
+    "--array": "leave it out: V is what the movie holds",
 }
 FAR = 8.0  # mm: a measured point farther from the surface was not taken on it
 
@@ -103,7 +103,7 @@ def read(
 def within(data: HeartData, begin: float, end: float) -> HeartData:
     """Its frames from `begin` to `end`, in its own unit of time."""
     if data.V is None or data.times is None:
-        raise InputError("--window", "is for records of V", found=f"activation times in {data.source}", fix="leave it away")
+        raise InputError("--window", "is for records of V", found=f"activation times in {data.source}", fix="leave it out")
     unit = data.unit
     nearly = 0.01 * float(np.median(np.diff(data.times)))  # headers hold the step as float32
     kept = (data.times >= unit.to_tu(begin) - nearly) & (data.times <= unit.to_tu(end) + nearly)
@@ -283,5 +283,5 @@ def _times(path: str | Path) -> np.ndarray:
     try:
         values = np.loadtxt(path, ndmin=1).ravel()
     except (OSError, ValueError) as fault:
-        raise InputError(path, "is not a list of times", found=str(fault)[:80], fix="one number a line") from None
+        raise InputError(path, "is not a list of times", found=str(fault)[:80], fix="give one number per line") from None
     return values

@@ -118,10 +118,10 @@ def _result(
     frames: int,
 ) -> HeartFit:
     unit, solution, model = data.unit, found.solution, found.model
-    notes = [f"{100 * share:.0f} % of the tissue fires more than once: fitted by the model's own waves from an unknown first frame, no LAT"]
+    notes = [f"{100 * share:.0f} % of the tissue fires more than once: fitted by simulation from an unknown first frame, without LAT"]
     if found.frames < frames:
         end = float(unit.from_tu(data.times[-1]))  # type: ignore[index]
-        notes.append(f"only the frames up to {end:g} {unit.time} follow from the first one: later a wave starts that it does not hold")
+        notes.append(f"only the frames up to {end:g} {unit.time} follow from the first one: later a wave starts that is not in it")
     assert data.V is not None
     settings: dict[str, Any] = {
         "physics": "Aliev-Panfilov, simulated from an unknown first frame",

@@ -30,9 +30,9 @@ class NodeStatus(IntEnum):
 _SENTENCES = {
     NodeStatus.OUTSIDE: "No tissue that was fitted: no cell uses the node, or its piece of the mesh has too few observations.",
     NodeStatus.FITTED: "Fitted.",
-    NodeStatus.UNDETERMINED: "The data say little about D here: its standard deviation is over half of D itself.",
-    NodeStatus.START: "Where the wave starts: a stimulus sets off tissue at once, no CV can be read, from V no LAT either (see their std), "
-    "D is its neighbours'.",
+    NodeStatus.UNDETERMINED: "The data say little about D here: its standard deviation is more than half of D itself.",
+    NodeStatus.START: "Where the wave starts: a stimulus sets off tissue at once, so no CV can be read, and from V no LAT (see their std); "
+    "D is that of the neighbours.",
     NodeStatus.COLLISION: "The equation does not hold here (fronts meet, break through or are blocked): do not read CV.",
 }
 

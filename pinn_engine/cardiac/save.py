@@ -59,7 +59,7 @@ def check_volumes(data: HeartData, reference: str | None = None, spacing: float 
         return
     if data.grid is not None:
         option = "--reference" if reference else "--spacing"
-        raise InputError(option, "is for meshes: a movie's maps lie on the movie's own grid", found=data.source, fix="leave it away")
+        raise InputError(option, "is for meshes: a movie's maps lie on the movie's own grid", found=data.source, fix="leave it out")
     check_overlap(data.whole, _target(data, reference, spacing))
 
 

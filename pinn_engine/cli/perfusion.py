@@ -13,7 +13,7 @@ from .progress import reporter
 
 def add(commands) -> None:
     p = commands.add_parser("asl", help="fit a perfusion scan", description="Fit CBF and arrival time in every voxel of an ASL scan.")
-    p.add_argument("input", metavar="ASL", help="4-D NIfTI or NRRD, its BIDS sidecar and aslcontext.tsv beside it, or a DICOM folder")
+    p.add_argument("input", metavar="ASL", help="4-D NIfTI or NRRD with its BIDS sidecar and aslcontext.tsv beside it, or a DICOM folder")
     p.add_argument("--out", required=True, metavar="DIR", help="folder for maps and report")
     add_options(p)
     p.set_defaults(run=run)
@@ -27,56 +27,56 @@ def add_kind(kinds, name: str, about: str) -> argparse.ArgumentParser:
 def add_options(p: argparse.ArgumentParser) -> None:
     """All options but the input and the folder, shared with the studies."""
     p.add_argument("--m0", metavar="FILE|NUMBER", help="M0 of tissue: an image, a number, or 'control' for the mean control image")
-    p.add_argument("--series", metavar="N", help="DICOM: the number of the ASL series, where the folder holds several")
-    p.add_argument("--m0-series", metavar="N", help="DICOM: the number of the M0 series, in the folder of the scan or in that of --m0")
+    p.add_argument("--series", metavar="N", help="DICOM: number of the ASL series, if the folder holds several")
+    p.add_argument("--m0-series", metavar="N", help="DICOM: number of the M0 series, in the folder of the scan or in that of --m0")
     p.add_argument("--mask", metavar="FILE", help="brain mask on the scan's grid (default: made from the scan)")
-    p.add_argument("--labels", metavar="FILE", help="regions for the table: a label image on the scan's grid")
+    p.add_argument("--labels", metavar="FILE", help="regions for a table: a label image on the scan's grid")
     p.add_argument("--label-names", metavar="FILE", help="their names: a .tsv with index and name, or a colour table (default: beside it)")
     add_fit(p)
-    timing = p.add_argument_group("acquisition (in place of, or over, the sidecar; seconds)")
+    timing = p.add_argument_group("acquisition (replaces or overrides the sidecar; times in seconds)")
     timing.add_argument("--labeling", choices=("pcasl", "casl", "pasl"))
     timing.add_argument("--label-duration", type=numbers, metavar="S[,S…]", help="p/CASL label duration")
-    timing.add_argument("--plds", type=numbers, metavar="S,S…", help="p/CASL post-labelling delays, one a volume or one a pair")
-    timing.add_argument("--tis", type=numbers, metavar="S,S…", help="PASL inversion times, one a volume or one a pair")
+    timing.add_argument("--plds", type=numbers, metavar="S,S…", help="p/CASL post-labelling delays, one per volume or one per pair")
+    timing.add_argument("--tis", type=numbers, metavar="S,S…", help="PASL inversion times, one per volume or one per pair")
     timing.add_argument("--bolus-duration", type=numbers, metavar="S", help="PASL bolus duration (TI1)")
     timing.add_argument("--volumes", choices=("control-label", "label-control", "deltam"), help="order of the volumes")
     timing.add_argument("--flip-angle", type=float, metavar="DEG", help="Look-Locker readout: flip angle of every excitation")
-    timing.add_argument("--slice-timing", type=numbers, metavar="S[,S…]", help="2-D: one a slice, or the time from slice to slice")
-    constants = p.add_argument_group("constants (default: sidecar, else cited values; each is written with its origin)")
-    constants.add_argument("--alpha", type=float, help="labelling efficiency, background suppression included")
+    timing.add_argument("--slice-timing", type=numbers, metavar="S[,S…]", help="2-D: one per slice, or the time from slice to slice")
+    constants = p.add_argument_group("constants (default: from the sidecar, else cited values; each is written out with its origin)")
+    constants.add_argument("--alpha", type=float, help="labelling efficiency, including the effect of background suppression")
     constants.add_argument("--t1b", type=float, metavar="S", help="T1 of arterial blood")
-    constants.add_argument("--t1-tissue", type=float, metavar="S", help="T1 of tissue, one for all voxels")
-    constants.add_argument("--t1-map", metavar="FILE", help="T1 of tissue in every voxel, s, on the scan's grid")
-    tissue = "probabilities of GM, WM and CSF: a 4-D image or three images; T1 follows, and the classes of the joint fit"
+    constants.add_argument("--t1-tissue", type=float, metavar="S", help="T1 of tissue, one value for all voxels")
+    constants.add_argument("--t1-map", metavar="FILE", help="map of the T1 of tissue, in s, on the scan's grid")
+    tissue = "probabilities of GM, WM and CSF, as a 4-D image or three images; they give T1 and the classes of the joint fit"
     constants.add_argument("--tissue", metavar="FILE[,FILE,FILE]", help=tissue)
-    known = "arrival time known beforehand, s, for a single delay: a prior, no ATT map is written"
+    known = "map of arrival times known beforehand, in s, as a prior for single-delay scans (no ATT map is written)"
     constants.add_argument("--att-map", metavar="FILE", help=known)
-    constants.add_argument("--att-sd", type=float, metavar="S", help="uncertainty of --att-map, default 0.2 s")
-    region = "mask in which M0 is measured, one value for all voxels instead of each voxel's own"
+    constants.add_argument("--att-sd", type=float, metavar="S", help="standard deviation of --att-map, default 0.2 s")
+    region = "mask in which M0 is measured: one value for all voxels instead of each voxel's own"
     constants.add_argument("--m0-region", metavar="FILE", help=region)
-    constants.add_argument("--m0-tissue", choices=("csf", "wm", "gm"), help="what --m0-region holds, default csf")
+    constants.add_argument("--m0-tissue", choices=("csf", "wm", "gm"), help="tissue of --m0-region, default csf")
     constants.add_argument("--lambda", dest="partition", type=float, metavar="ML/G", help="brain/blood partition coefficient")
-    constants.add_argument("--m0-scale", type=float, default=1.0, metavar="FACTOR", help="M0 is multiplied by this (vendor scaling)")
+    constants.add_argument("--m0-scale", type=float, default=1.0, metavar="FACTOR", help="multiply M0 by this (vendor scaling)")
 
 
 def add_fit(p: argparse.ArgumentParser) -> None:
     """The options of the fit itself, shared with the demo."""
     fit = p.add_argument_group("fit")
-    infant = "infant: simplified model, all voxels together, one T1 of blood for the subject; options that are given win"
+    infant = "infant: simplified model, all voxels together, one T1 of blood for the subject; other options override it"
     fit.add_argument("--preset", choices=("infant",), help=infant)
-    fit.add_argument("--unknown", metavar="LIST", help="cbf[,att][,t1b][,abv]; default cbf,att")
-    fit.add_argument("--model", choices=("buxton", "simplified"), help="default buxton")
+    fit.add_argument("--unknown", metavar="LIST", help="what to fit: cbf[,att][,t1b][,abv]; default cbf,att")
+    fit.add_argument("--model", choices=("buxton", "simplified"), help="kinetic model; default buxton")
     fit.add_argument("--method", choices=("pinn", "nlls"), default="pinn", help="nlls: the plain closed form; default %(default)s")
-    network = "features: shared features; mlp: a network trained for each voxel; default %(default)s"
+    network = "features: features shared by all voxels; mlp: a network trained for each voxel; default %(default)s"
     fit.add_argument("--network", choices=("features", "mlp"), default="features", help=network)
-    error = "sd of the kinetic equation's error relative to the typical signal; default: by evidence, at least 0.05"
+    error = "sd of the kinetic equation's error, relative to the typical signal; default: found by evidence, at least 0.05"
     fit.add_argument("--model-error", type=float, metavar="FRACTION", help=error)
-    joint = "fit all voxels together, each tissue smooth in space as far as the data support it (default: where there are several delays"
-    joint += " and 1,000 voxels, and neither --method nlls nor --network mlp is asked for)"
+    joint = "fit all voxels together, each tissue smooth in space as far as the data support it (default: with several delays and at"
+    joint += " least 1,000 voxels, unless --method nlls or --network mlp is given)"
     fit.add_argument("--spatial", action=argparse.BooleanOptionalAction, default=None, help=joint)
-    weigh = "pairs far from the other repeats of their delay (motion, artefacts) count less (default: %(default)s)"
+    weigh = "give less weight to pairs that differ from the other repeats of their delay, as by motion (default: %(default)s)"
     fit.add_argument("--weigh-volumes", action=argparse.BooleanOptionalAction, default=True, help=weigh)
-    fit.add_argument("--device", default="auto", help="auto, cpu, cuda[:i] or mps (there voxel by voxel only); default %(default)s")
+    fit.add_argument("--device", default="auto", help="auto, cpu, cuda[:i] or mps (voxel-by-voxel fits only); default %(default)s")
     fit.add_argument("--seed", type=int, default=0, help="default %(default)s")
     fit.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all cores)")
     fit.add_argument("--progress", choices=("bar", "json", "none"), help="default: bar on a terminal")

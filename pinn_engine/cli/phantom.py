@@ -25,8 +25,10 @@ def add(commands) -> None:
     p.add_argument("--labeling", choices=("pcasl", "casl", "pasl"), default="pcasl", help="default %(default)s")
     p.add_argument("--plds", type=numbers, metavar="S,S…", help="post-labelling delays (PASL: inversion times)")
     p.add_argument("--label-duration", type=numbers, metavar="S", help="label duration (PASL: bolus duration)")
-    p.add_argument("--repeats", type=int, default=4, metavar="N", help="pairs a delay; default %(default)s")
-    p.add_argument("--snr", type=float, default=250.0, help="grey-matter M0 per noise sd of an image, 0 = no noise; default %(default)s")
+    p.add_argument("--repeats", type=int, default=4, metavar="N", help="pairs per delay; default %(default)s")
+    p.add_argument(
+        "--snr", type=float, default=250.0, help="grey-matter M0 over the noise sd of an image, 0 = no noise; default %(default)s"
+    )
     p.add_argument("--dispersion", type=float, default=0.0, metavar="S", help="sd of the bolus dispersion; default none")
     p.add_argument("--arterial", type=float, default=0.0, metavar="FRACTION", help="blood volume in the large vessels; default none")
     p.add_argument("--slice-time", type=float, default=0.0, metavar="S", help="2-D readout: time from slice to slice; default 3-D")
@@ -37,7 +39,9 @@ def add(commands) -> None:
     infant = "One slice of an infant's grey matter as in SUPINN's study: 12 inversion times, one T1 of blood a subject."
     p = add_kind(kinds, "infant", infant)
     p.add_argument("--out", required=True, metavar="DIR")
-    p.add_argument("--noise", type=float, default=0.02, metavar="SD", help="of a difference; peaks are about 0.25; default %(default)s")
+    p.add_argument(
+        "--noise", type=float, default=0.02, metavar="SD", help="of a difference, whose peaks are about 0.25; default %(default)s"
+    )
     p.add_argument("--t1b", type=float, metavar="S", help="T1 of blood; default: drawn from 1.5 to 2.25 s")
     p.add_argument("--fields", choices=("smooth", "steps", "ramp"), default="smooth", help="how perfusion varies; default %(default)s")
     p.add_argument("--no-lesions", action="store_true")
@@ -94,7 +98,7 @@ def _check(call: argparse.Namespace) -> None:
     delays = len(np.atleast_1d(call.plds)) if call.plds is not None else 0
     if count > 1 and count != delays:
         raise InputError(
-            "--label-duration", "must be one value or one a delay of --plds", found=f"{count} for {delays}", fix="give one a delay"
+            "--label-duration", "must be one value or one per delay of --plds", found=f"{count} for {delays}", fix="give one per delay"
         )
     times = [*np.atleast_1d(call.plds if call.plds is not None else 1.0), *np.atleast_1d(call.label_duration or 1.0)]
     ranges: dict[str, tuple[float, float, float]] = {

@@ -22,8 +22,8 @@ ORGANS: dict[str, ModuleType] = {"asl": perfusion, "cardiac": heart}
 
 def add(commands) -> None:
     b = commands.add_parser("bids", help="fit every perfusion scan of a BIDS dataset", description="A BIDS App: fit every ASL series.")
-    b.add_argument("bids_dir", metavar="BIDS_DIR", help="the dataset's root")
-    b.add_argument("out", metavar="OUT_DIR", help="folder of the derivatives")
+    b.add_argument("bids_dir", metavar="BIDS_DIR", help="root folder of the dataset")
+    b.add_argument("out", metavar="OUT_DIR", help="folder for the derivatives")
     b.add_argument("level", choices=("participant", "group"), help="group: tables and a page of all finished subjects")
     b.add_argument("--participant-label", "--participant_label", nargs="+", default=[], metavar="X", help="with or without sub-")
     b.add_argument("--session-label", "--session_label", nargs="+", default=[], metavar="Y", help="with or without ses-")
@@ -47,12 +47,12 @@ def add(commands) -> None:
 
 def _add_way(p: argparse.ArgumentParser) -> None:
     way = p.add_argument_group("how the study is run")
-    way.add_argument("--nprocs", type=int, metavar="N", help="processes (default: one, warm); with GPUs one each")
-    way.add_argument("--shard", metavar="I/N", help="only the I-th of N parts, for job arrays: no coordination is needed")
-    way.add_argument("--retry-failed", action="store_true", help="also what failed with these very inputs and options")
-    way.add_argument("-w", "--work-dir", metavar="DIR", help="locks and temporary files (default: OUT_DIR/logs/jobs, and the system's)")
-    way.add_argument("--cluster", choices=("dask", "slurm"), help="on dask.distributed: this machine, --scheduler, or SLURM jobs")
-    way.add_argument("--scheduler", metavar="ADDRESS", help="a Dask scheduler that runs, such as tcp://host:8786")
+    way.add_argument("--nprocs", type=int, metavar="N", help="number of processes (default: all in this one); with GPUs, one GPU each")
+    way.add_argument("--shard", metavar="I/N", help="do only the I-th of N parts, as in job arrays; no coordination is needed")
+    way.add_argument("--retry-failed", action="store_true", help="also try again what failed with these very inputs and options")
+    way.add_argument("-w", "--work-dir", metavar="DIR", help="for locks and temporary files (default: OUT_DIR/logs/jobs and the system's)")
+    way.add_argument("--cluster", choices=("dask", "slurm"), help="run on dask.distributed: this machine or --scheduler, or SLURM jobs")
+    way.add_argument("--scheduler", metavar="ADDRESS", help="a running Dask scheduler, such as tcp://host:8786")
     way.add_argument("--slurm", metavar="K=V,…", default="", help="queue, account, walltime, memory, cores, gpus of each job")
     way.add_argument("--dry-run", action="store_true", help="print what would be done, and do nothing")
 

@@ -48,7 +48,7 @@ class Independent:
 
 @dataclass(frozen=True)
 class Shared:
-    """The unknowns in `columns` have one value a group; `group` (B,) numbers the groups from 0. Solved by Schur complement.
+    """The unknowns in `columns` have one value per group; `group` (B,) numbers the groups from 0. Solved by Schur complement.
 
     theta keeps a copy of a shared unknown in every member; equal starts stay equal because members receive the same step.
     """

@@ -57,7 +57,7 @@ class Term:
 
 
 class Pinn(Problem):
-    """theta (B, Q + W): the free unknowns, then the weights of one network a problem (B = 1, or an ensemble of starts).
+    """theta (B, Q + W): the free unknowns, then the weights of one network per problem (B = 1, or an ensemble of starts).
 
     `low`, `high` (1 + d): the box that is scaled to -1..1 before the network sees it; `inputs` replaces that by features of the
     coordinates; `ansatz` makes the field of the network's output, so that conditions hold exactly. `weights`: of the terms by name.
@@ -233,7 +233,7 @@ def harmonics(count: int, low: Tensor, high: Tensor, axis: int = 0) -> Inputs:
 
 
 def random_fourier(count: int, sd: float | tuple[float, ...], low: Tensor, high: Tensor, seed: int = 0) -> Inputs:
-    """sin and cos of `count` random directions, entries N(0, sd^2) of the scaled coordinates, sd one an axis (Tancik et al. 2020)."""
+    """sin and cos of `count` random directions, entries N(0, sd^2) of the scaled coordinates, one sd per axis (Tancik et al. 2020)."""
     axes = len(low)
     spread = torch.tensor([sd] * axes if isinstance(sd, int | float) else sd, dtype=torch.float64)
     rates = spread * torch.randn(count, axes, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)

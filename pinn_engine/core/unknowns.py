@@ -18,7 +18,7 @@ from .couplings import Coupling, Independent, Shared
 
 @dataclass(frozen=True)
 class Gaussian:
-    """Prior N(mean, sd^2) in physical units; `mean` may be (B,), one a problem."""
+    """Prior N(mean, sd^2) in physical units; `mean` may be (B,), one per problem."""
 
     mean: float | Tensor
     sd: float | Tensor
@@ -46,7 +46,7 @@ class LogNormal:
 
 @dataclass(frozen=True)
 class Free:
-    """An unknown with smooth bounds: none, below only, or both; `group` (B,) integers make one value a group of problems.
+    """An unknown with smooth bounds: none, below only, or both; `group` (B,) integers make one value per group of problems.
 
     `lower` and `upper` may be tensors (B,): every problem has its own.
     """
@@ -90,7 +90,7 @@ class Free:
 
 @dataclass(frozen=True)
 class Fixed:
-    """A known value, a number or one a problem (B,)."""
+    """A known value, a number or one per problem (B,)."""
 
     value: float | Tensor
 

@@ -194,7 +194,7 @@ def _geometry(header: _Header, sizes: list[int]) -> tuple[np.ndarray, list[int],
     strange = [kinds[axis] for axis in others if axis < len(kinds) and kinds[axis] not in VOLUME_KINDS]
     if len(others) > 1 or strange:
         found = f"{len(others)} further axes" if len(others) > 1 else f"an axis of kind {strange[0]}"
-        raise InputError(path, "beside x, y and z there may be one axis, the volumes", found=found, fix="give one scalar image a volume")
+        raise InputError(path, "beside x, y and z there may be one axis, the volumes", found=found, fix="give one scalar image per volume")
     units = [MILLIMETRES.get(word) for word in re.findall(r'"([^"]*)"', header.fields.get("space units", '"mm" "mm" "mm"'))][:3]
     if len(units) != 3 or None in units:
         raise InputError(path, "space units of the NRRD header are unknown", found=header.fields["space units"], fix="export it in mm")

@@ -47,7 +47,7 @@ def read_dat(path: Path, nodes: int) -> np.ndarray:
     values = _numbers(path, _lines(path), 1)[:, 0]
     if len(values) != nodes:
         found = f"{len(values)} for {nodes}"
-        raise InputError(path, "has another number of values than the mesh has nodes", found=found, fix="give one value a node")
+        raise InputError(path, "has another number of values than the mesh has nodes", found=found, fix="give one value per node")
     return values
 
 

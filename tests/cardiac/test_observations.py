@@ -48,7 +48,7 @@ def test_frames(data):
         (np.full(N, -10000.0), "no node has a valid LAT"),
         (np.where(LAT < 4, LAT, np.nan), "too few nodes have a LAT, found 4; at least 10"),
         (0 * LAT, "every LAT is the same"),
-        (V, "is not one number a node"),
+        (V, "is not one number per node"),
     ],
 )
 def test_bad_activation(values, words):

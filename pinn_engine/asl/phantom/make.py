@@ -94,7 +94,7 @@ def make(
     The head has a fixed size (132 x 164 x 105 mm): `spacing` (mm) decides how many voxels it fills; None fits it to `shape`.
     3 mm gives about 50,000 mask voxels in (48, 60, 40), 1.1 mm about 1,000,000 in (124, 152, 98).
 
-    `plds` (s) are post-labelling delays, for PASL inversion times; `label_duration` (s, one or one a delay) is the bolus for PASL.
+    `plds` (s) are post-labelling delays, for PASL inversion times; `label_duration` (s, one, or one per delay) is the bolus for PASL.
     `snr` = mean grey-matter M0 / noise sd of one image, None = noise-free; `noise_sd` (scanner units) overrides it. Noise is Gaussian.
     With 6 delays and 4 repeats, voxelwise grey-matter CBF errs by a median of about 9 mL/100 g/min at 250 and 20 at 100.
     `dispersion` (s) is the sd of the arterial dispersion `kernel` ("gamma" | "gaussian"); `arterial` the blood volume (fraction) in the

@@ -98,7 +98,7 @@ def _notes(fit: PerfusionFit, joint: SpatialFit) -> tuple[str, ...]:
     if joint.tissue.origin.startswith("M0"):
         notes.append(
             "Shares of tissue, and with them T1, come from M0 and the difference signal (desc-tissue_dseg shows the largest): check them. "
-            "Tissue maps of an anatomical image (--tissue) are surer."
+            "Tissue maps of an anatomical image (--tissue) are more reliable."
         )
     if joint.noise_excess > TOLD:
         notes.append(
@@ -107,7 +107,7 @@ def _notes(fit: PerfusionFit, joint: SpatialFit) -> tuple[str, ...]:
         )
     if not joint.tissue.known:
         notes.append(
-            "Grey and white matter could not be told apart, so the joint fit smooths across their border, and no foci are listed: by one "
-            "tissue, folds of the cortex look like them. M0, a T1 map or tissue maps (--tissue) help."
+            "Grey and white matter could not be told apart, so the joint fit smooths across their border, and no foci are listed: "
+            "with one tissue class, folds of the cortex look like foci. M0, a T1 map or tissue maps (--tissue) help."
         )
     return tuple(notes)

@@ -60,7 +60,7 @@ def add_t1b(fit: PerfusionFit, value: SubjectValue, prior: Gaussian | None) -> P
     if abs(away) > UNUSUAL:
         notes.append(
             f"Doubtful: this T1 of blood lies {abs(away):.1f} sd {'above' if away > 0 else 'below'} what was expected. The kinetic model "
-            f"({fit.settings['model']}) may not describe these data, or the subject is no infant; then CBF is wrong too. Give --t1b, or "
-            "leave --preset out."
+            f"({fit.settings['model']}) may not describe these data, or the subject is not an infant; then CBF is wrong too. Give --t1b, "
+            "or leave --preset out."
         )
     return replace(fit, settings=settings, scan=replace(fit.scan, notes=(*notes, *fit.scan.notes)))
