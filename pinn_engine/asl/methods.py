@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import Any
 
 from .. import __version__
 from .quality import COV_DOI, QEI_DOI, tissue_of
@@ -51,10 +52,12 @@ def _model(fit: PerfusionFit) -> str:
     unknown = _words(fit)
     if s.get("joint") == "subject":
         shared = ", with one T1 of arterial blood for the subject" if "t1b" in fit.maps else ""
-        return (
-            f"{unknown} were estimated for all voxels together with {model}{shared}: means and standard deviations by expectation "
-            "propagation (doi:10.48550/arXiv.1301.2294), smoothness, foci (doi:10.1111/rssb.12388) and the T1 of blood by evidence."
-        )
+        together = f"{unknown} were estimated for all voxels together with {model}{shared}"
+        if as_brain(s):
+            return f"{together}{', found by evidence from parts of the mask' if shared else ''}."
+        by_evidence = ["smoothness, foci (doi:10.1111/rssb.12388)"] * bool(s.get("spatial")) + ["the T1 of blood"] * bool(shared)
+        evidence = f", {' and '.join(by_evidence)} by evidence" if by_evidence else ""
+        return f"{together}: means and standard deviations by expectation propagation (doi:10.48550/arXiv.1301.2294){evidence}."
     if s.get("method") == "nlls":
         return f"{unknown} were estimated in every voxel by nonlinear least squares with the closed form of {model}."
     if s.get("method") != "pinn":
@@ -73,6 +76,11 @@ def _model(fit: PerfusionFit) -> str:
     )
 
 
+def as_brain(settings: Mapping[str, Any]) -> bool:
+    """Whether the maps are those of the joint spatial fit: a preset takes it for large masks only."""
+    return bool(settings.get("spatial")) and "tissue_classes" in settings
+
+
 def _words(fit: PerfusionFit) -> str:
     known = {"cbf": "Cerebral blood flow (CBF)", "att": "arterial transit time (ATT)", "t1b": "the T1 of arterial blood"}
     names = [known.get(name, one.kind.title) for name, one in fit.maps.items()]
@@ -80,7 +88,7 @@ def _words(fit: PerfusionFit) -> str:
 
 
 def _spatial(fit: PerfusionFit) -> list[str]:
-    if not fit.settings.get("spatial") or fit.settings.get("joint") == "subject":
+    if not as_brain(fit.settings):
         return []
     origin = fit.settings.get("tissue_classes")
     each = f"each tissue (from {origin})" if origin and origin != "one class" else "perfusion"

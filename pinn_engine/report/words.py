@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from ..asl.methods import as_brain
 from ..asl.result import PerfusionFit
 from .html import Markup
 
@@ -82,8 +83,14 @@ def _subject(s: Mapping[str, object], model: str) -> str:
         if s.get("spatial")
         else "Voxels were taken as independent draws around the region’s mean."
     )
+    together = f"The differences of all voxels were fitted together with {model}, with {shared}."
+    if as_brain(s):
+        return (
+            f"{together} Perfusion and arrival time of each tissue are smooth in space as far as the data support it "
+            f"({_doi('10.1002/mrm.22641')}), with focal departures as a sparse mixture."
+        )
     return (
-        f"The differences of all voxels were fitted together with {model}, with {shared}. {near} Means and standard deviations of "
+        f"{together} {near} Means and standard deviations of "
         f"perfusion and arrival time were found by expectation propagation ({_doi('10.48550/arXiv.1301.2294')}) and averaged over what the "
         "data leave open."
     )

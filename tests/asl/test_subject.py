@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from pinn_engine import asl
+from pinn_engine.asl import methods
 from pinn_engine.asl.acquisition import Sourced
 from pinn_engine.asl.curves import curves
 from pinn_engine.asl.maps import VoxelStatus
@@ -24,6 +25,7 @@ from pinn_engine.asl.subject.evidence import SubjectValue, find_mode, posterior
 from pinn_engine.asl.subject.factors import ArrivalFactors
 from pinn_engine.asl.subject.outputs import add_t1b
 from pinn_engine.errors import InputError
+from pinn_engine.report import words
 
 fit_module = importlib.import_module("pinn_engine.asl.fit")  # the name `asl.fit` is the function
 
@@ -143,27 +145,35 @@ def test_where_the_data_say_nothing_the_status_says_so():
 
 
 def test_tiles_agree_with_the_whole(monkeypatch):
-    p = small()
+    p, whole = small(), small_joint()  # fitted before what is whole changes
     monkeypatch.setattr(tiling, "WHOLE", 30)
     monkeypatch.setattr(tiling, "CORE", 30)
     tiled = asl.fit(p.scan(), preset="infant")
     assert tiled.settings["tiles"] > 1
-    assert tiled.settings["t1b"] == pytest.approx(small_joint().settings["t1b"], abs=1.5 * small_joint().settings["t1b_std"])
-    assert errors(tiled, p)[0] < 1.5 * errors(small_joint(), p)[0]
-    away = np.abs(tiled.maps["att"].value - small_joint().maps["att"].value)[p.mask] / small_joint().maps["att"].std[p.mask]
+    assert tiled.settings["t1b"] == pytest.approx(whole.settings["t1b"], abs=1.5 * whole.settings["t1b_std"])
+    assert errors(tiled, p)[0] < 1.5 * errors(whole, p)[0]
+    away = np.abs(tiled.maps["att"].value - whole.maps["att"].value)[p.mask] / whole.maps["att"].std[p.mask]
     assert np.median(away) < 0.5
 
 
 def test_a_large_mask_goes_through_the_joint_fit_of_the_brain(monkeypatch):
-    p = small()
+    p, one_tile = small(), small_joint()  # fitted before what is large changes
+    without = asl.fit(p.scan(), preset="infant", spatial=False)
     monkeypatch.setattr(fit_module, "LARGE", 30)
     large = asl.fit(p.scan(), preset="infant")
     assert "disagreement" in large.extras
-    assert large.settings["t1b"] == pytest.approx(small_joint().settings["t1b"], abs=0.2 * small_joint().settings["t1b_std"])
+    assert large.settings["t1b"] == pytest.approx(one_tile.settings["t1b"], abs=0.2 * one_tile.settings["t1b_std"])
     assert np.ptp(large.maps["t1b"].value[p.mask]) == 0
     assert large.maps["t1b"].std[p.mask][0] == pytest.approx(large.settings["t1b_std"], rel=0.01)
-    assert errors(large, p)[0] < 2 * errors(small_joint(), p)[0]
+    assert errors(large, p)[0] < 2 * errors(one_tile, p)[0]
     assert large.scan.notes[0].startswith("T1 of this subject")
+    told = [methods.paragraph(one) for one in (large, one_tile, without)]
+    assert ["expectation propagation" in text for text in told] == [False, True, True]
+    assert ["fitted jointly" in text for text in told] == [True, False, False]
+    assert ["smoothness, foci" in text for text in told] == [False, True, False]
+    assert all("T1 of arterial blood for the subject" in text for text in told)
+    reported = ["".join(words.method(one)) for one in (large, one_tile)]
+    assert ["expectation propagation" in text for text in reported] == [False, True]
 
 
 @pytest.mark.parametrize("large", [30, 10**6])

@@ -14,7 +14,7 @@ from .model import PURE, BrainModel
 CHECKED, LEAST_KIND = 4, 200  # ball that the intervals are checked with; voxels of a tissue that is checked
 SILENT = 0.02  # of the median information on flow in the largest ball
 LOCAL = 12.0  # mm, sd of a neighbourhood that is checked by itself
-EVERYWHERE = 1 / 3  # of what the tissue misses as a whole is missed at least, where the neighbourhood says less: it knows little by itself
+EVERYWHERE = 0.5  # of what the tissue misses as a whole is missed at least, where its neighbourhood says less: that knows little by itself
 
 
 def lack_of_fit(model: BrainModel, balls: Balls, spacing: np.ndarray, smooth: SmoothFit, silent: Tensor) -> Tensor:
