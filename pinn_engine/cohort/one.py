@@ -47,12 +47,13 @@ class Outcome:
     seconds: Mapping[str, float] = field(default_factory=dict)
     cautions: tuple[str, ...] = ()  # what a person must know before using the maps
     detail: str = ""  # the traceback of a fault of ours
+    passing: bool = False  # it failed for want of a disk to write to, not by its input: worth another try
     fit: Any = None  # the result in memory, where the task asks to keep it
 
 
 def run_one(task: Task, progress: Progress | None = None) -> Outcome:
     """Read, fit, report, write. Never raises for bad input or for a fault of ours: the outcome says so."""
-    from ..files.output import OutputFolder, absent, remove_empty
+    from ..files.output import NotWritten, OutputFolder, absent, remove_empty
 
     clock: dict[str, float] = {}
     folder = None
@@ -61,7 +62,7 @@ def run_one(task: Task, progress: Progress | None = None) -> Outcome:
         folder = OutputFolder(task.out)
         outcome = {"asl": _perfusion, "cardiac": _heart}[task.organ](task, folder, clock, progress or (lambda stage, done, message: None))
     except InputError as error:
-        outcome = Outcome(BAD_INPUT, str(error), seconds=clock)
+        outcome = Outcome(BAD_INPUT, str(error), seconds=clock, passing=isinstance(error, NotWritten))
     except Exception as error:
         outcome = Outcome(FAULT, f"{type(error).__name__}: {error}", seconds=clock, detail=traceback.format_exc())
     refused = outcome.code == BAD_INPUT and task.logs is None  # a call by itself says all on stderr
