@@ -18,6 +18,7 @@ from .perfusion import set_threads
 from .progress import reporter
 
 ORGANS: dict[str, ModuleType] = {"asl": perfusion, "cardiac": heart}
+CAUTIONED = 10  # subjects whose cautions the terminal shows
 
 
 def add(commands) -> None:
@@ -189,14 +190,20 @@ def _plan(jobs: Sequence, call: argparse.Namespace, slurm: dict[str, str]) -> in
 
 
 def _tell(results: Sequence) -> int:
-    """The table at the end: what failed and why, then the counts."""
+    """The table at the end: what failed and why, then the counts and what calls for care."""
     failed = [result for result in results if result.state != "done"]
+    doubtful = [result for result in results if result.state == "done" and result.cautions]
     again = sum(result.again for result in results if result.state == "done")
     width = max((len(result.id) for result in failed), default=0)
     for result in failed:
         sys.stderr.write(f"failed: {result.id:<{width}}  {result.message}\n")
     done = len(results) - len(failed)
     print(f"{done} of {len(results)} done" + (f" ({again} before)" if again else "") + (f", {len(failed)} failed" if failed else ""))
+    for result in doubtful[:CAUTIONED]:
+        for caution in result.cautions:
+            print(f"caution: {result.id}  {caution}")
+    if len(doubtful) > CAUTIONED:
+        print(f"caution: {len(doubtful) - CAUTIONED} more subjects have cautions; index.html lists all (bids: after the group level)")
     if any(result.again for result in failed):
         print("what failed before with these very inputs and options was not tried again: --retry-failed does")
     return SOME_FAILED if failed else DONE

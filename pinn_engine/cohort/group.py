@@ -90,13 +90,15 @@ def _row(result: Result) -> dict[str, Any]:
         "id": result.id,
         "state": result.state,
         **figures,
+        "cautions": " | ".join(result.cautions) or None,
         "message": without_folders(result.message) if result.state == "failed" else None,
     }
 
 
 def _columns(results: Sequence[Result]) -> list[str]:
     names = dict.fromkeys(name for result in results for name in _row(result))
-    return ["id", "state", *(name for name in names if name not in ("id", "state", "message")), "message"]
+    ends = ("id", "state", "cautions", "message")
+    return ["id", "state", *(name for name in names if name not in ends), "cautions", "message"]
 
 
 def _stacks(out: Path, done: Sequence[Result]) -> dict[str, list[Mapping[str, object]]]:
