@@ -205,6 +205,7 @@ def test_cohort(dataset, tmp_path, capsys):
     ("text", "words", "line"),
     [
         ("id,input\n1,x.nii", ("--task", "asl", "--nonsense"), "unrecognized arguments: --nonsense"),
+        ("id,input\n1,x.nii", ("--task", "asl", "--alhpa", "0.8"), "unrecognized arguments: --alhpa 0.8 (did you mean --alpha?)"),
         ("id,input,plds\n1,x.nii,abc", ("--task", "asl"), "line 2: argument --plds: 'abc' is not a number"),
         ("id,input,spatial\n1,x.nii,perhaps", ("--task", "asl"), "spatial is neither true nor false"),
         ("id,input,pld\n1,x.nii,1", ("--task", "asl"), "has an unknown column, found pld; did you mean plds?"),
