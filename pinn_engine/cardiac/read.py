@@ -236,7 +236,7 @@ def movie_data(movie: Movie, unit: TimeUnit, path: str | Path = "movie", prefix:
         raise InputError(path, "has too few observed values", found=observed, fix=f"at least {MIN_SAMPLES} are needed, thousands for a map")
     whole, mesh, to_input = grids(shape, movie.grid.spacing)
     inside = np.ones(len(whole.points), bool)
-    notes = [] if len(mesh.points) == len(whole.points) else [f"fitted on {len(mesh.points)} nodes, interpolated to the movie's voxels"]
+    notes = [] if len(mesh.points) == len(whole.points) else [f"fitted on {len(mesh.points):,} nodes, interpolated to the movie's voxels"]
     times = unit.to_tu(movie.times)
     return HeartData(whole, mesh, to_input, inside, unit, None, V, times, movie.grid, movie.source, prefix, tuple(notes))
 

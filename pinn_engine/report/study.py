@@ -18,8 +18,8 @@ SHOWN = {  # figure: (title, unit)
     "cbf_median": ("Median CBF", "mL/100 g/min"),
     "att_median": ("Median arrival", "s"),
     "cbf_std_median": ("Median sd of CBF", "mL/100 g/min"),
-    "relative_gm_cbf_mean": ("GM perfusion, no M0", "arbitrary"),
-    "relative_cbf_median": ("Median perfusion, no M0", "arbitrary"),
+    "relative_gm_cbf_mean": ("GM perfusion, no M0", "relative"),
+    "relative_cbf_median": ("Median perfusion, no M0", "relative"),
     "misfit_median": ("Misfit", "1 = as expected"),
     "share_converged": ("Converged", "share"),
     "CV_median": ("Median CV", ""),
@@ -63,15 +63,15 @@ def write_index(title: str, subjects: Sequence[Subject], reports: Mapping[str, s
     figures = [name for name in SHOWN if any(_number(one, name) is not None and _number(one, BETTER.get(name, "")) is None for one in done)]
     scores = {name: unusual([_number(one, name) for one in done]) for name in figures}
     worst = [max((scores[name][i] for name in figures), default=0.0) for i in range(len(done))]
-    order = sorted(range(len(done)), key=lambda i: (-round(worst[i], 6), done[i].id))
+    order = sorted(range(len(done)), key=lambda i: (not done[i].cautions, -round(worst[i], 6), done[i].id))
     cards = [_card("Subjects", str(len(subjects)), ""), _card("Done", str(len(done)), ""), _card("Failed", str(len(failed)), "")]
     doubtful = [one for one in done if one.cautions]
     cards.append(_card("With cautions", str(len(doubtful)), ""))
     flagged = sum(score > UNUSUAL for score in worst)
-    cards.append(_card("Unusual", str(flagged), f"a figure beyond {UNUSUAL} robust sd"))
+    cards.append(_card("Unusual", str(flagged), f"beyond {UNUSUAL} robust sd"))
     body = [
         Markup(f"<header>\n{html.paragraph('Study', 'kicker')}\n<h1>{html.safe(title)}</h1>\n</header>"),
-        html.division("cards", *cards),
+        html.division("cards counts", *cards),
         _failures(failed),
         _cautions(doubtful),
         _strips(done, figures, scores),
@@ -164,7 +164,12 @@ def _table(
         name = html.safe(done[i].id)
         first = Markup(f'<a href="{quote(report)}">{name}</a>') if report else name
         rows.append([first, *(_cell(_number(done[i], figure), scores[figure][i]) for figure in figures)])
-    return html.section("Subjects, the most unusual first", html.table(head, rows, "l" + "r" * len(figures)))
+    return html.section(
+        "Subjects, those with cautions first, then the most unusual"
+        if any(one.cautions for one in done)
+        else "Subjects, the most unusual first",
+        html.table(head, rows, "l" + "r" * len(figures)),
+    )
 
 
 def _files(files: Sequence[str]) -> Markup:
