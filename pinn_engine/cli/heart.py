@@ -15,7 +15,6 @@ from .perfusion import add_kind, finish, refuse_absent, set_threads
 from .progress import reporter
 
 LONGEST = 1e5  # TU of a phantom
-FILES = {"times": "list of times", "reference": "reference image"}
 PROTOCOLS = ("planar", "point", "paced", "spiral", "reentry", "breakup")
 
 
@@ -92,7 +91,7 @@ def fit_arguments(call: argparse.Namespace) -> dict[str, Any]:
 
 def run_fit(call: argparse.Namespace) -> int:
     by_stem = Path(f"{call.input}.pts").exists()  # as openCARP calls a mesh
-    refuse_absent(call, ({} if by_stem else {"input": "heart"}) | FILES)
+    refuse_absent(call, {} if by_stem else {"input": "heart"})
     set_threads(call.threads)
     return finish(run_one(task(call, call.input, call.out), reporter(call.progress)))
 
