@@ -26,7 +26,7 @@ MODELS = ("buxton", "simplified")
 ABSURD = 1e9  # scanner units; squares of larger ones overflow float32 once scaled to flow
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Scan:
     """A perfusion scan ready to be fitted.
 
@@ -48,6 +48,12 @@ class Scan:
     arrival: ArrivalMap | None = None  # known beforehand, for a single delay
     regions: Regions | None = None
     notes: tuple[str, ...] = field(default_factory=tuple)  # plain sentences for the log and the report
+
+    def __repr__(self) -> str:
+        """One line in place of a thousand of numbers."""
+        size = " x ".join(map(str, self.mask.shape))
+        images = f"{self.acquisition.labeling}, {self.difference.shape[3]} differences"
+        return f"<Scan {self.source}: {images}, {size}, {self.mask.sum():,} in mask>"
 
 
 def read(

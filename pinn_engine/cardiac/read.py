@@ -31,7 +31,7 @@ NOT_OF_A_MOVIE = {
 FAR = 8.0  # mm: a measured point farther from the surface was not taken on it
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class HeartData:
     """One heart. `whole`: the input's mesh (for a movie: its voxels' centres); `mesh`: what is fitted (N' nodes).
 
@@ -55,6 +55,11 @@ class HeartData:
     notes: tuple[str, ...] = field(default_factory=tuple)
     points: tuple[np.ndarray, Any] | None = None
     array: str = ""
+
+    def __repr__(self) -> str:
+        """One line in place of a thousand of numbers."""
+        what = "activation times" if self.LAT is not None else "V"
+        return f"<HeartData {self.source}: {what} on {len(self.whole.points):,} nodes, {self.unit.time}>"
 
     def back(self, values: np.ndarray) -> np.ndarray:
         """(N', ...) -> (N, ...), 0 outside."""

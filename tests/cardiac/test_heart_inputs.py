@@ -15,6 +15,7 @@ from pinn_engine.cardiac.model import AlievPanfilov
 from pinn_engine.cardiac.read import from_mesh, read
 from pinn_engine.cardiac.units import MS_PER_TU, TimeUnit
 from pinn_engine.cli import main
+from pinn_engine.errors import InputError
 from pinn_engine.files import mesh as meshes
 from pinn_engine.files import opencarp
 from pinn_engine.files.grid import Grid
@@ -288,3 +289,15 @@ def test_the_unit_of_a_movies_time(code, unit, step, tmp_path):
     path.write_bytes(content)
     movie = read_movie(path)
     assert (movie.unit, movie.step) == (unit, pytest.approx(step))
+
+
+def test_a_time_unit_that_is_none_is_refused(tmp_path):
+    """Seconds had been taken for TU without a word."""
+    path = tmp_path / "a.vtp"
+    write(SHEET.with_data(LAT=np.arange(float(len(SHEET.points)))), path)
+    with pytest.raises(InputError, match=r"--time-unit: is no unit this program knows, found s; give ms or tu"):
+        read(path, time_unit="s")
+    data = read(path)
+    assert "\n" not in repr(data)
+    with pytest.raises(InputError, match="activation times cannot tell a and b, found D,a,b"):
+        fit(data, unknown="D, a,b")
