@@ -98,6 +98,7 @@ def read(
     volumes = data if data.ndim == 4 else data[..., None]
     acquisition, differencing = build(sidecar, types, grid.shape, options, path, notes, model=model, types_from=types_from)
     _check_total(sidecar, types, notes)
+    _refuse_blank(volumes, types, path)
     difference = _difference(volumes, differencing, path, notes)
 
     t1_tissue, impossible = (None, None) if t1_map is None else _t1_map(t1_map, grid, acquisition.t1_tissue.number)
@@ -140,6 +141,15 @@ def read(
         regions=_regions(labels, label_names, grid, brain, notes),
         notes=tuple(notes),
     )
+
+
+def _refuse_blank(volumes: np.ndarray, types: Sequence[str], path: str) -> None:
+    """InputError for images of zeros only: a scan broken off, or a file that a program has filled up. 0 - 0 is no measurement."""
+    blank = [n for n, kind in enumerate(types) if kind in ("control", "label", "m0scan") and not np.any(volumes[..., n])]
+    if blank:
+        named = ", ".join(str(n + 1) for n in blank[:6]) + (", …" if len(blank) > 6 else "")
+        fix = "export the scan again, or leave them out of image, aslcontext.tsv and delays"
+        raise InputError(path, "volumes hold nothing but zeros", found=f"{len(blank)} of {len(types)}: {named}", fix=fix)
 
 
 def _refuse_missing_options(options: AcquisitionOptions, sidecar: Sidecar, path: str, model: str) -> None:
