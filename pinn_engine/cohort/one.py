@@ -107,7 +107,8 @@ def _heart(task: Task, folder, clock: dict[str, float], progress: Progress) -> O
     timed = _timer(clock, progress)
     end = timed("read", f"reading {Path(task.input).name}")
     data = read(task.input, **task.read)
-    check_volumes(data, **task.save)
+    lacking = check_volumes(data, **task.save)
+    data = replace(data, notes=(*lacking, *data.notes))
     end()
     words = f"fitting {len(data.mesh.points):,} nodes"
     end = timed("fit", words)
@@ -118,7 +119,7 @@ def _heart(task: Task, folder, clock: dict[str, float], progress: Progress) -> O
     files.append(folder.write_text(f"{data.prefix}_report.html", write_report(fit)))
     end()
     message = f"{len(data.mesh.points):,} nodes in {sum(clock.values()):.1f} s; report: {files[-1]}"
-    return Outcome(DONE, message, tuple(str(f) for f in files), quality(fit), dict(clock), fit.doubts)
+    return Outcome(DONE, message, tuple(str(f) for f in files), quality(fit), dict(clock), (*lacking, *fit.doubts))
 
 
 def _timer(clock: dict[str, float], progress: Progress) -> Callable[[str, str], Callable[[], None]]:

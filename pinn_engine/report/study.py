@@ -33,6 +33,7 @@ BETTER = {  # a median over both tissues is neither's: left out where GM is know
 }
 FILES = {  # end of a file's name: what it holds
     "desc-qualitycontrol_cbf.tsv": "all figures, one row a subject",
+    "desc-qualitycontrol_cardiac.tsv": "all figures, one row a heart",
     "desc-plausibility_cbf.tsv": "checks, one row a subject and figure",
     "desc-weights_asl.tsv": "weights, one row a subject and pair of images",
     "desc-roi_cbf.tsv": "regions, one row a subject and region",

@@ -1,6 +1,7 @@
 """From the files that people have to a fit: openCARP with fibres, CARTO with measured points, V on an irregular mesh, bad files."""
 
 import json
+import re
 from dataclasses import replace
 
 import nibabel as nib
@@ -301,3 +302,18 @@ def test_a_time_unit_that_is_none_is_refused(tmp_path):
     assert "\n" not in repr(data)
     with pytest.raises(InputError, match="activation times cannot tell a and b, found D,a,b"):
         fit(data, unknown="D, a,b")
+
+
+def test_a_reference_that_holds_a_part_of_the_mesh_is_told(tmp_path, capsys):
+    """Its volumes had lacked half of the heart without a word."""
+    path, image = tmp_path / "a.vtp", tmp_path / "part.nii"
+    write(SHEET.with_data(LAT=planar_ms(SHEET.points[:, 0], D_LONG)), path)
+    low, high = SHEET.points.min(axis=0), SHEET.points.max(axis=0)
+    half = np.diag([2.0, 2.0, 2.0, 1.0])
+    half[:3, 3] = low - 4
+    shape = (int((high - low)[0] / 4) + 2, *(int(length / 2) + 6 for length in (high - low)[1:]))
+    nib.save(nib.Nifti1Image(np.ones(shape, np.float32), half), image)
+    assert call(path, "--out", tmp_path / "out", "--reference", image) == 0
+    found = re.search(r"caution: (\d+) % of the nodes lie outside the reference image", capsys.readouterr().out)
+    assert 40 < int(found[1]) < 60
+    assert "lie outside the reference image" in json.loads((tmp_path / "out" / "a_CV.json").read_text())["Notes"][0]

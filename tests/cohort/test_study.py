@@ -126,6 +126,19 @@ def test_cautions_are_kept(jobs, tmp_path, monkeypatch):
     assert page.index("Read before use") < page.index("CBF is negative.") < page.index("The fit did not settle.")
 
 
+@pytest.mark.parametrize(("file", "table"), [("a_cardiac.vtp", "qualitycontrol_cardiac"), ("a_cbf.nii.gz", "qualitycontrol_cbf")])
+def test_the_groups_table_is_called_after_what_was_fitted(jobs, tmp_path, monkeypatch, file, table):
+    """A table of hearts had been called one of CBF."""
+
+    def fit(task, progress):
+        return Outcome(DONE, "fine", (str(OutputFolder(task.out).write_text(file, "x")),), {"CV_median": 0.6})
+
+    monkeypatch.setattr(module, "run_one", fit)
+    run_study(jobs[:1], Ledger(tmp_path / "out"), Way())
+    write_group(Ledger(tmp_path / "out"))
+    assert [path.name for path in (tmp_path / "out").glob("group_*")] == [f"group_desc-{table}.tsv"]
+
+
 def test_a_vanished_input_is_told_in_one_line(jobs, scans, tmp_path, fits):
     (scans / "a_asl.nii").unlink()
     results = run_study(jobs, Ledger(tmp_path / "out"), Way())
