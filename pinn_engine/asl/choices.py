@@ -66,6 +66,9 @@ def spatial_by_default(s: Settings, scan: Scan, voxels: int) -> bool:
 
 def can_be_spatial(s: Settings, scan: Scan, notes: list[str]) -> bool:
     """The joint fit is of flow and arrival time; InputError where something else was asked for, a note where there is one delay only."""
+    if s.method == "nlls":
+        fix = "leave --spatial out, or --method nlls"
+        raise InputError(scan.source, "--method nlls fits every voxel by itself", found="--spatial as well", fix=fix)
     if (s.unknown == ("cbf",) or scan.arrival is not None) and len(np.unique(scan.acquisition.times.round(6))) < 2:
         notes.append("One delay: every voxel is fitted by itself.")
         return False

@@ -47,7 +47,7 @@ def fit(
     scan: Scan,
     *,
     preset: str | None = None,
-    unknown: Sequence[str] | None = None,
+    unknown: Sequence[str] | str | None = None,
     model: str | None = None,
     method: str = "pinn",
     network: str = "features",
@@ -79,6 +79,8 @@ def fit(
     >>> fit.maps["cbf"].value.shape
     (12, 14, 8)
     """
+    if not isinstance(scan, Scan):
+        raise TypeError(f"asl.fit takes what asl.read returns, not {type(scan).__name__}: asl.fit(asl.read(path))")
     notes = list(scan.notes)
     chosen = preset_of(preset, scan.source)
     wanted = unknowns(chosen, unknown, scan.acquisition.t1_blood)

@@ -7,6 +7,8 @@ from enum import IntEnum
 
 from ..core.solution import Status
 
+ARBITRARY = "arbitrary"  # the unit of a map without scale, in files
+
 
 @dataclass(frozen=True)
 class MapKind:
@@ -23,11 +25,18 @@ class MapKind:
     @property
     def symbol(self) -> str:
         """As people write it: CBF, ATT, T1b, aCBV, aBAT."""
+        if self.unit == ARBITRARY:
+            return "relative CBF"
         return {"t1b": "T1b", "abv": "aCBV", "abat": "aBAT"}.get(self.key, self.key.upper())
+
+    @property
+    def shown_unit(self) -> str:
+        """The unit beside a number; nothing where the name says that it is relative."""
+        return "" if self.unit == ARBITRARY else self.unit
 
 
 CBF = MapKind("cbf", "cbf", "desc-std_cbf", "Cerebral blood flow", "mL/100 g/min", (0.0, 100.0), "inferno")
-RELATIVE_CBF = MapKind("cbf", "desc-relative_cbf", "desc-std_cbf", "Relative perfusion (no M0)", "arbitrary", None, "inferno")
+RELATIVE_CBF = MapKind("cbf", "desc-relative_cbf", "desc-std_cbf", "Relative perfusion (no M0)", ARBITRARY, None, "inferno")
 ATT = MapKind("att", "att", "desc-std_att", "Arterial transit time", "s", (0.0, 2.5), "viridis")
 T1B = MapKind("t1b", "t1b", "desc-std_t1b", "T1 of arterial blood", "s", (1.2, 2.4), "cividis")
 

@@ -45,10 +45,10 @@ def is_given(t1_blood: Sourced) -> bool:
     return t1_blood.origin.startswith("option")
 
 
-def unknowns(preset: Preset, asked: Sequence[str] | None, t1_blood: Sourced) -> tuple[str, ...]:
+def unknowns(preset: Preset, asked: Sequence[str] | str | None, t1_blood: Sourced) -> tuple[str, ...]:
     """What is fitted: as asked, else the preset's, less a T1 of blood that was given."""
     if asked is not None:
-        return tuple(asked)
+        return tuple(asked.split(",") if isinstance(asked, str) else asked)
     return tuple(name for name in preset.unknown if name != "t1b" or not is_given(t1_blood))
 
 

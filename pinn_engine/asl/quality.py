@@ -14,6 +14,8 @@ from .spatial.tissue import T1
 QEI_SMOOTHING = 5.0  # mm, full width at half maximum
 FWHM = 2.354820045  # per standard deviation
 QEI_DOI, COV_DOI = "10.1002/jmri.29308", "10.1177/0271678X16683690"
+BEYOND_DOUBT = 3.0  # standard errors
+TISSUES = ("grey matter", "white matter", "CSF")
 FEWEST = 10  # voxels of a tissue; fewer say nothing
 
 
@@ -133,6 +135,26 @@ def qei(structure: float, dispersion: float, negative: float) -> float:
     return float(np.cbrt(alike * np.exp(-(0.054 * dispersion**0.9272 + 2.8478 * negative**0.5196))))
 
 
+def tissue_doubts(fit: PerfusionFit) -> list[str]:
+    """Sentences on tissue maps: a class that the mask holds nothing of, or one that is perfused more than what is given as grey matter."""
+    if fit.scan.tissue is None:
+        return []
+    order = "they must be grey matter, white matter, CSF in this order (FSL’s FAST begins with CSF)"
+    share = fit.scan.tissue[fit.usable].astype(float)
+    amount = share.sum(axis=0)
+    if empty := [name for name, voxels in zip(TISSUES, amount, strict=True) if voxels < 1]:
+        told = f"The tissue map of {' and of '.join(empty)} is empty inside the mask, so what is there counts as another tissue"
+        return [f"{told}; if the maps were exchanged: {order}."]
+    signal = fit.scan.difference[fit.usable].mean(axis=1)
+    mean, *_ = np.linalg.lstsq(share, signal, rcond=None)
+    spread = np.var(signal - share @ mean) * np.linalg.pinv(share.T @ share)
+    above = [(mean[k] - mean[0]) / np.sqrt(spread[0, 0] + spread[k, k] - 2 * spread[0, k]) for k in (1, 2)]
+    k = 1 + int(np.argmax(above))
+    if signal.mean() <= 0 or not above[k - 1] > BEYOND_DOUBT:
+        return []
+    return [f"What the tissue maps call {TISSUES[k]} is perfused more than what they call grey matter: {order}."]
+
+
 @dataclass(frozen=True)
 class Check:
     """One figure of `quality` and the range in which it is plausible in a living brain; `advice` is what to look at where it is not."""
@@ -198,6 +220,7 @@ def cautions(fit: PerfusionFit) -> list[str]:
             "a wrong label duration or delay, or a mask that reaches beyond the brain."
         )
     out += [str(row["sentence"]) for row in plausibility(fit) if not row["plausible"]]
+    out += tissue_doubts(fit)
     if cbf.kind.unit == "arbitrary":
         out.append("Relative perfusion: compare places within this scan, not scans with each other.")
     misfit = float(np.median(fit.misfit[usable]))

@@ -12,13 +12,18 @@ from .maps import MapKind
 from .scan import Scan
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ParameterMap:
     """One fitted quantity: `value` and `std`, both (X, Y, Z) float32, finite, 0 outside the mask."""
 
     kind: MapKind
     value: np.ndarray
     std: np.ndarray
+
+    def __repr__(self) -> str:
+        known = self.std > 0
+        middle = f"median {np.median(self.value[known]):.4g}" if known.any() else "nothing fitted"
+        return f"<{self.kind.symbol}, {self.kind.unit}: {middle} of {known.sum():,} voxels>"
 
 
 @dataclass(frozen=True)
@@ -32,7 +37,7 @@ class ExtraVolume:
     labels: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class PerfusionFit:
     """The result of `asl.fit`; K = number of distinct (delay, label duration) pairs."""
 
@@ -52,6 +57,9 @@ class PerfusionFit:
 
     extras: dict[str, ExtraVolume] = field(default_factory=dict)
     tables: dict[str, tuple[tuple[str, ...], list[dict[str, object]]]] = field(default_factory=dict)  # suffix of a .tsv: columns, rows
+
+    def __repr__(self) -> str:
+        return f"<PerfusionFit of {self.scan.source}: {', '.join(map(repr, self.maps.values()))}>"
 
     @property
     def usable(self) -> np.ndarray:

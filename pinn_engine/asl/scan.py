@@ -26,7 +26,7 @@ MODELS = ("buxton", "simplified")
 ABSURD = 1e9  # scanner units; squares of larger ones overflow float32 once scaled to flow
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Scan:
     """A perfusion scan ready to be fitted.
 
@@ -48,6 +48,12 @@ class Scan:
     arrival: ArrivalMap | None = None  # known beforehand, for a single delay
     regions: Regions | None = None
     notes: tuple[str, ...] = field(default_factory=tuple)  # plain sentences for the log and the report
+
+    def __repr__(self) -> str:
+        """One line in place of a thousand of numbers."""
+        size = " x ".join(map(str, self.mask.shape))
+        images = f"{self.acquisition.labeling}, {self.difference.shape[3]} differences"
+        return f"<Scan {self.source}: {images}, {size}, {self.mask.sum():,} in mask>"
 
 
 def read(
@@ -92,6 +98,7 @@ def read(
     volumes = data if data.ndim == 4 else data[..., None]
     acquisition, differencing = build(sidecar, types, grid.shape, options, path, notes, model=model, types_from=types_from)
     _check_total(sidecar, types, notes)
+    _refuse_blank(volumes, types, path)
     difference = _difference(volumes, differencing, path, notes)
 
     t1_tissue, impossible = (None, None) if t1_map is None else _t1_map(t1_map, grid, acquisition.t1_tissue.number)
@@ -134,6 +141,15 @@ def read(
         regions=_regions(labels, label_names, grid, brain, notes),
         notes=tuple(notes),
     )
+
+
+def _refuse_blank(volumes: np.ndarray, types: Sequence[str], path: str) -> None:
+    """InputError for images of zeros only: a scan broken off, or a file that a program has filled up. 0 - 0 is no measurement."""
+    blank = [n for n, kind in enumerate(types) if kind in ("control", "label", "m0scan") and not np.any(volumes[..., n])]
+    if blank:
+        named = ", ".join(str(n + 1) for n in blank[:6]) + (", …" if len(blank) > 6 else "")
+        fix = "export the scan again, or leave them out of image, aslcontext.tsv and delays"
+        raise InputError(path, "volumes hold nothing but zeros", found=f"{len(blank)} of {len(types)}: {named}", fix=fix)
 
 
 def _refuse_missing_options(options: AcquisitionOptions, sidecar: Sidecar, path: str, model: str) -> None:

@@ -70,6 +70,8 @@ class StudyEvaluator(Evaluator):
         outcome = self.outcomes[id] = run_one(task, reporter(self.settings.call.progress))
         engine.state.output = {"id": id, "outcome": outcome, "accuracy": []}
         if outcome.code == DONE:
+            for caution in outcome.cautions:
+                print(f"caution: {id}: {caution}")
             print(f"{id}: {outcome.message}", flush=True)
             if task.truth:
                 engine.state.output["accuracy"] = rows = [{"id": id, **row} for row in accuracy(self.settings.organ, outcome, task.truth)]
@@ -87,7 +89,8 @@ class StudyEvaluator(Evaluator):
         failed = {id: one.message for id, one in self.outcomes.items() if one.code != DONE}
         done = [id for id in self.outcomes if id not in failed]
         seconds = {id: dict(one.seconds) for id, one in self.outcomes.items()}
-        self.folder.write_json("logs/run.json", {"done": done, "failed": failed, "seconds": seconds})
+        cautions = {id: list(one.cautions) for id, one in self.outcomes.items() if one.cautions}
+        self.folder.write_json("logs/run.json", {"done": done, "failed": failed, "cautions": cautions, "seconds": seconds})
         if self.settings.organ == "asl":
             data = Path(str(self.settings.path("dataset_dir"))).absolute()
             write_dataset(self.folder, data if data.is_dir() else data.parent, "pinn_engine perfusion maps")

@@ -33,8 +33,8 @@ PLANE = "a plane front into tissue at rest"  # whose speed CV is where one D is 
 def fit(
     data: HeartData,
     *,
-    unknown: Sequence[str] = ("D",),
-    map: Sequence[str] | None = None,
+    unknown: Sequence[str] | str = ("D",),
+    map: Sequence[str] | str | None = None,
     physics: str | None = None,
     method: str | None = None,
     model: AlievPanfilov | None = None,
@@ -53,8 +53,8 @@ def fit(
     several beats with rest in between, the last whole one is fitted (`pacing.py`). `noise`: sd of the data in their unit, None = estimated.
     `across`: D across the fibres over D along them. `strength`: of the map's prior, None = chosen by held-out data.
     """
-    model = model or AlievPanfilov()
-    _check(data, tuple(unknown), tuple(map or ()), physics)
+    model, unknown = model or AlievPanfilov(), _names(unknown)
+    _check(data, unknown, _names(map or ()), physics)
     _check_numbers(data, noise, strength, seed)
     _check_method(data, method, bool(map))
     if device not in ("auto", "cpu"):
@@ -63,7 +63,7 @@ def fit(
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # arrays are small: more threads wait for each other
     try:
-        found = _fitted(data, tuple(unknown), bool(map), method, model, across, noise, strength, seed, tell)
+        found = _fitted(data, unknown, bool(map), method, model, across, noise, strength, seed, tell)
     finally:
         torch.set_num_threads(threads)
     first = doubts(found)
@@ -101,6 +101,11 @@ def _fitted(
     if map:
         return fit_map(data, model, unknown, across, noise, strength, seed, tell)
     return fit_numbers(data, model, unknown, across, noise, seed, tell, one_beat=method == "travelling")
+
+
+def _names(given: Sequence[str] | str) -> tuple[str, ...]:
+    """("D", "a", "b"), or the same as a text with commas."""
+    return tuple(name.strip() for name in (given.split(",") if isinstance(given, str) else given))
 
 
 def _check(data: HeartData, unknown: tuple[str, ...], maps: tuple[str, ...], physics: str | None) -> None:

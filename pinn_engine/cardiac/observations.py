@@ -29,7 +29,9 @@ def activation(mesh: Mesh, name: str | None = None, unit: TimeUnit | None = None
             mesh.source,
             f"has no point data called {names[0]}",
             found=_listed(mesh),
-            fix="name the array that holds the activation times with --array",
+            fix="name the array that holds the activation times with --array"
+            if mesh.point_data
+            else "give activation times on the points (openCARP: NAME.LAT.dat beside it; an .stl can hold none, a .vtp or .ply can)",
         )
     if values.ndim != 1:
         raise InputError(

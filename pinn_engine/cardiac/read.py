@@ -31,7 +31,7 @@ NOT_OF_A_MOVIE = {
 FAR = 8.0  # mm: a measured point farther from the surface was not taken on it
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class HeartData:
     """One heart. `whole`: the input's mesh (for a movie: its voxels' centres); `mesh`: what is fitted (N' nodes).
 
@@ -55,6 +55,11 @@ class HeartData:
     notes: tuple[str, ...] = field(default_factory=tuple)
     points: tuple[np.ndarray, Any] | None = None
     array: str = ""
+
+    def __repr__(self) -> str:
+        """One line in place of a thousand of numbers."""
+        what = "activation times" if self.LAT is not None else "V"
+        return f"<HeartData {self.source}: {what} on {len(self.whole.points):,} nodes, {self.unit.time}>"
 
     def back(self, values: np.ndarray) -> np.ndarray:
         """(N', ...) -> (N, ...), 0 outside."""
@@ -236,7 +241,7 @@ def movie_data(movie: Movie, unit: TimeUnit, path: str | Path = "movie", prefix:
         raise InputError(path, "has too few observed values", found=observed, fix=f"at least {MIN_SAMPLES} are needed, thousands for a map")
     whole, mesh, to_input = grids(shape, movie.grid.spacing)
     inside = np.ones(len(whole.points), bool)
-    notes = [] if len(mesh.points) == len(whole.points) else [f"fitted on {len(mesh.points)} nodes, interpolated to the movie's voxels"]
+    notes = [] if len(mesh.points) == len(whole.points) else [f"fitted on {len(mesh.points):,} nodes, interpolated to the movie's voxels"]
     times = unit.to_tu(movie.times)
     return HeartData(whole, mesh, to_input, inside, unit, None, V, times, movie.grid, movie.source, prefix, tuple(notes))
 

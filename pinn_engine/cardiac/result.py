@@ -51,7 +51,7 @@ CV_MAP = MapKind("CV", "Conduction velocity", "plasma")
 LAT_MAP = MapKind("LAT", "Activation time", "turbo")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class NodeMap:
     """`value` and `std` (N,) float32 on the input's nodes in the outside unit: finite, 0 where nothing was fitted."""
 
@@ -59,6 +59,9 @@ class NodeMap:
     unit: str
     value: np.ndarray
     std: np.ndarray
+
+    def __repr__(self) -> str:
+        return f"<{self.kind.key}, {self.unit}, of {len(self.value):,} nodes>"
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,7 @@ def usable(status: np.ndarray) -> np.ndarray:
     return good if good.any() else status != NodeStatus.OUTSIDE
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class HeartFit:
     """The result of `cardiac.fit`; N = the input's nodes, in its order."""
 
@@ -97,6 +100,9 @@ class HeartFit:
     settings: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     doubts: tuple[str, ...] = ()  # those of the notes that a person must read before using the maps, see `doubts.py`
+
+    def __repr__(self) -> str:
+        return f"<HeartFit of {self.data.source}: {', '.join(map(repr, self.maps.values()))}; {self.parameters}>"
 
     @property
     def usable(self) -> np.ndarray:

@@ -22,6 +22,8 @@ from .result import HeartFit, NodeStatus
 
 DEFAULT_SPACING = 1.0  # mm, of a mesh's volumes
 
+OUTSIDE = 0.01  # of the nodes off the reference image, from which it is told
+
 
 def save(fit: HeartFit, folder: OutputFolder, *, reference: str | None = None, spacing: float | None = None) -> list[Path]:
     """Everything but the report. Same fit, same bytes; what an earlier fit of this name left in the folder is removed first."""
@@ -53,14 +55,17 @@ def every_name(prefix: str) -> list[str]:
     return [f"{prefix}_{name}" for name in names]
 
 
-def check_volumes(data: HeartData, reference: str | None = None, spacing: float | None = None) -> None:
-    """Raises InputError, before a fit is spent on it, where the volumes of a mesh could not be written."""
+def check_volumes(data: HeartData, reference: str | None = None, spacing: float | None = None) -> tuple[str, ...]:
+    """What the volumes of a mesh will lack, a sentence; InputError, before a fit is spent on it, where they could not be written."""
     if not (reference or spacing is not None):
-        return
+        return ()
     if data.grid is not None:
         option = "--reference" if reference else "--spacing"
         raise InputError(option, "is for meshes: a movie's maps lie on the movie's own grid", found=data.source, fix="leave it out")
-    check_overlap(data.whole, _target(data, reference, spacing))
+    outside = 1 - check_overlap(data.whole, _target(data, reference, spacing))
+    if outside < OUTSIDE:
+        return ()
+    return (f"{100 * outside:.0f} % of the nodes lie outside the reference image: its volumes lack them, the mesh file has all",)
 
 
 def write_mesh(fit: HeartFit, folder: OutputFolder) -> Path:

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from ..errors import InputError
+
 MS_PER_TU = 12.9
 MV_SCALE, MV_REST = 100.0, -80.0  # V_mV = 100 V - 80
 SURFACE_TO_VOLUME = 140.0  # chi, 1/mm (Niederer 2011, doi:10.1098/rsta.2011.0139)
@@ -20,6 +22,11 @@ class TimeUnit:
     """Converts times, speeds and diffusivities between the engine (TU) and the outside (`name`). Numbers, arrays and tensors alike."""
 
     name: Literal["ms", "tu"] = "ms"
+
+    def __post_init__(self) -> None:
+        """InputError for another unit: taken for TU, times in s would be wrong by a factor of ten without a word."""
+        if self.name not in ("ms", "tu"):
+            raise InputError("--time-unit", "is no unit this program knows", found=self.name, fix="give ms or tu")
 
     @property
     def per_tu(self) -> float:

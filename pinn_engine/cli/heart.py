@@ -11,7 +11,7 @@ import numpy as np
 from ..cohort.one import Task, run_one
 from ..errors import InputError, check_seed
 from ..files.output import OutputFolder, folder_for
-from .perfusion import add_kind, finish, set_threads
+from .perfusion import add_kind, finish, refuse_absent, set_threads
 from .progress import reporter
 
 LONGEST = 1e5  # TU of a phantom
@@ -92,6 +92,8 @@ def fit_arguments(call: argparse.Namespace) -> dict[str, Any]:
 
 
 def run_fit(call: argparse.Namespace) -> int:
+    by_stem = Path(f"{call.input}.pts").exists()  # as openCARP calls a mesh
+    refuse_absent(call, {} if by_stem else {"input": "heart"})
     set_threads(call.threads)
     return finish(run_one(task(call, call.input, call.out), reporter(call.progress)))
 

@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 from ..cohort.one import FAULT, Outcome, Task, run_one
 from ..errors import InputError
 from .progress import reporter
+
+FILES = {  # options that are one file, and what their reader calls it
+    "input": "ASL series",
+    "mask": "mask",
+    "t1_map": "T1 map",
+    "att_map": "arrival-time map",
+    "m0_region": "M0 region",
+    "labels": "label image",
+    "label_names": "list of label names",
+}
 
 
 def add(commands) -> None:
@@ -106,7 +118,16 @@ def set_threads(count: int | None) -> None:
     torch.set_num_threads(count)
 
 
+def refuse_absent(call: argparse.Namespace, files: Mapping[str, str]) -> None:
+    """InputError for a file that is not there: told before torch is loaded, which takes seconds."""
+    for name, what in files.items():
+        path = getattr(call, name)
+        if path is not None and not os.path.exists(path):
+            raise InputError(path, f"{what} does not exist", fix="check the path")
+
+
 def run(call: argparse.Namespace) -> int:
+    refuse_absent(call, FILES)
     set_threads(call.threads)
     return finish(run_one(task(call, call.input, call.out), reporter(call.progress)))
 

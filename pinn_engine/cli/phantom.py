@@ -51,9 +51,9 @@ def add(commands) -> None:
 
 
 def run(call: argparse.Namespace) -> int:
+    _check(call)
     from ..asl.phantom import make, write_bids
 
-    _check(call)
     folder = OutputFolder(call.out)
     phantom = make(
         shape_of(call.spacing),
@@ -75,11 +75,11 @@ def run(call: argparse.Namespace) -> int:
 
 
 def run_infant(call: argparse.Namespace) -> int:
-    from ..asl.phantom import infant, write_bids
-
     check_seed("phantom infant", call.seed)
     ranges: dict[str, tuple[float, float, float]] = {"--noise": (call.noise, 0.0, 100.0)}
     _in_range(ranges | ({} if call.t1b is None else {"--t1b": (call.t1b, 0.5, 5.0)}))
+    from ..asl.phantom import infant, write_bids
+
     folder = OutputFolder(call.out)
     phantom = infant(call.seed, call.noise, t1b=call.t1b, lesion=not call.no_lesions, fields=call.fields)
     print(f"{phantom.mask.sum():,} voxels of grey matter: {write_bids(phantom, folder.path)['asl']}")

@@ -8,16 +8,20 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from .. import __version__
 from ..cohort.one import DONE, SOME_FAILED
 from ..errors import InputError
-from . import heart, perfusion
+from . import Parser, heart, perfusion
 from .perfusion import set_threads
 from .progress import reporter
 
+if TYPE_CHECKING:
+    from ..cohort.run import Way
+
 ORGANS: dict[str, ModuleType] = {"asl": perfusion, "cardiac": heart}
+CAUTIONED = 10  # subjects whose cautions the terminal shows
 
 
 def add(commands) -> None:
@@ -69,6 +73,7 @@ def run_bids(call: argparse.Namespace) -> int:
             raise InputError(call.out, "the study's folder does not exist", fix="run the participant level first")
         print(f"wrote {write_group(Ledger(call.out))[-1]}")
         return DONE
+    way = _way(call)
     if Path(call.out).resolve() == Path(call.bids_dir).resolve():
         fix = f"give another, such as {Path(call.out) / 'derivatives' / 'pinn_engine'}"
         raise InputError(call.out, "the study's folder is the dataset itself", fix=fix)
@@ -78,7 +83,7 @@ def run_bids(call: argparse.Namespace) -> int:
     def prepare() -> None:
         write_dataset(OutputFolder(call.out), Path(os.path.abspath(call.bids_dir)), "pinn_engine perfusion maps")
 
-    return _run(call, jobs, call.bids_dir, prepare)
+    return _run(call, way, jobs, call.bids_dir, prepare)
 
 
 def run_cohort(call: argparse.Namespace) -> int:
@@ -92,6 +97,7 @@ def run_cohort(call: argparse.Namespace) -> int:
     common = options_parser(organ, f"pinn-engine cohort --task {call.task}")
     asked = common.parse_args(call.others)  # a wrong option of the call is the call's fault, whatever the rows say
     call.device, call.threads, call.progress = asked.device, asked.threads, asked.progress
+    way = _way(call)
     known = {option.removeprefix("--"): action for action in common._actions for option in action.option_strings if option.startswith("--")}
     left_out = {"help", "device", "threads", "progress"}
     jobs = []
@@ -104,13 +110,13 @@ def run_cohort(call: argparse.Namespace) -> int:
         if call.task == "asl":
             write_dataset(OutputFolder(call.out), None, "pinn_engine perfusion maps")
 
-    code = _run(call, jobs, call.manifest, prepare)
+    code = _run(call, way, jobs, call.manifest, prepare)
     if not call.dry_run and call.shard is None and any(result.state == "done" for result in Ledger(call.out).results()):
         print(f"wrote {write_group(Ledger(call.out))[-1]}")
     return code
 
 
-class _Options(argparse.ArgumentParser):
+class _Options(Parser):
     """The fit's options alone; a fault is told as of the place where the options stand."""
 
     def error(self, message: str) -> NoReturn:
@@ -119,7 +125,7 @@ class _Options(argparse.ArgumentParser):
 
 def options_parser(organ: ModuleType, where: str) -> argparse.ArgumentParser:
     """Of the organ's options alone; raises InputError as of `where`."""
-    p = _Options(prog=where, add_help=False, allow_abbrev=False)
+    p = _Options(prog=where, add_help=False)
     organ.add_options(p)
     return p
 
@@ -136,10 +142,9 @@ def _words(action: argparse.Action, name: str, value: str, home: Path) -> list[s
     return [f"--{name}={value}"]
 
 
-def _run(call: argparse.Namespace, jobs: Sequence, source: str, prepare: Callable[[], None]) -> int:
-    from ..cohort.ledger import Ledger
-    from ..cohort.run import Way, gpus, one_gpu_each, refuse_impossible, run_study
-    from ..cohort.study import refuse_doubles, shard
+def _way(call: argparse.Namespace) -> Way:
+    """How the call wants its study run; InputError where that is impossible, before anything is read."""
+    from ..cohort.run import Way, gpus, one_gpu_each, refuse_impossible
 
     slurm = _pairs(call.slurm)
     cards = gpus(call.device) if (call.nprocs or 1) > 1 and call.cluster != "slurm" else 0
@@ -151,12 +156,20 @@ def _run(call: argparse.Namespace, jobs: Sequence, source: str, prepare: Callabl
     processes = min(call.nprocs or 1, cards) if cards else call.nprocs if call.nprocs is not None else 1
     way = Way(processes, call.retry_failed, call.cluster or "", call.scheduler, slurm, environment)
     refuse_impossible(way)
+    return way
+
+
+def _run(call: argparse.Namespace, way: Way, jobs: Sequence, source: str, prepare: Callable[[], None]) -> int:
+    from ..cohort.ledger import Ledger
+    from ..cohort.run import run_study
+    from ..cohort.study import refuse_doubles, shard
+
     set_threads(call.threads)
     refuse_doubles(jobs, source)
     if call.shard:
         jobs = shard(jobs, call.shard)
     if call.dry_run:
-        return _plan(jobs, call, slurm)
+        return _plan(jobs, call, way)
     ledger = Ledger(call.out, call.work_dir)
     if call.work_dir:
         os.environ["TMPDIR"] = str(ledger.work.path)  # workers inherit it
@@ -168,7 +181,7 @@ def _run(call: argparse.Namespace, jobs: Sequence, source: str, prepare: Callabl
     return _tell(results)
 
 
-def _plan(jobs: Sequence, call: argparse.Namespace, slurm: dict[str, str]) -> int:
+def _plan(jobs: Sequence, call: argparse.Namespace, way: Way) -> int:
     """What would be done, a line a job; the SLURM job's script where one is asked for."""
     from ..cohort.ledger import Ledger
 
@@ -183,20 +196,26 @@ def _plan(jobs: Sequence, call: argparse.Namespace, slurm: dict[str, str]) -> in
     if call.cluster == "slurm":
         from ..cohort.cluster import slurm_cluster
 
-        with slurm_cluster(slurm) as cluster:
+        with slurm_cluster(way.slurm) as cluster:
             print(cluster.job_script())
     return DONE
 
 
 def _tell(results: Sequence) -> int:
-    """The table at the end: what failed and why, then the counts."""
+    """The table at the end: what failed and why, then the counts and what calls for care."""
     failed = [result for result in results if result.state != "done"]
+    doubtful = [result for result in results if result.state == "done" and result.cautions]
     again = sum(result.again for result in results if result.state == "done")
     width = max((len(result.id) for result in failed), default=0)
     for result in failed:
         sys.stderr.write(f"failed: {result.id:<{width}}  {result.message}\n")
     done = len(results) - len(failed)
     print(f"{done} of {len(results)} done" + (f" ({again} before)" if again else "") + (f", {len(failed)} failed" if failed else ""))
+    for result in doubtful[:CAUTIONED]:
+        for caution in result.cautions:
+            print(f"caution: {result.id}  {caution}")
+    if len(doubtful) > CAUTIONED:
+        print(f"caution: {len(doubtful) - CAUTIONED} more subjects have cautions; index.html lists all (bids: after the group level)")
     if any(result.again for result in failed):
         print("what failed before with these very inputs and options was not tried again: --retry-failed does")
     return SOME_FAILED if failed else DONE

@@ -103,7 +103,8 @@ def slurm_cluster(options: Mapping[str, str]):
         account=asked["account"],
         walltime=asked["walltime"],
         memory=asked["memory"],
-        cores=cores,
+        cores=1,  # of Dask: one subject at a time, which takes all the job's processors
+        job_cpu=cores,
         processes=1,
         nanny=True,
         job_extra_directives=directives,

@@ -16,7 +16,7 @@ from ..errors import InputError
 from ..files.output import OutputFolder
 from .ledger import Ledger, Result
 
-FIGURES = "desc-qualitycontrol_cbf.tsv"  # a subject's figures are in its marker already
+FIGURES = {"asl": "desc-qualitycontrol_cbf.tsv", "cardiac": "desc-qualitycontrol_cardiac.tsv"}  # a subject's are in its marker already
 
 
 def write_group(ledger: Ledger) -> list[Path]:
@@ -28,7 +28,7 @@ def write_group(ledger: Ledger) -> list[Path]:
     if not done:
         raise InputError(ledger.out, "no subject is done", found=f"{len(results)} marker(s)", fix="run the participant level first")
     folder = OutputFolder(ledger.out)
-    written = [folder.write_tsv(f"group_{FIGURES}", [_row(result) for result in results], _columns(results))]
+    written = [folder.write_tsv(f"group_{FIGURES[_organ(done)]}", [_row(result) for result in results], _columns(results))]
     for name, rows in _stacks(ledger.out, done).items():
         written.append(folder.write_tsv(f"group_{name}", rows, [*dict.fromkeys(column for row in rows for column in row)]))
     written.append(folder.write_text("logs/CITATION.md", citation(ledger.out, done)))
@@ -90,13 +90,15 @@ def _row(result: Result) -> dict[str, Any]:
         "id": result.id,
         "state": result.state,
         **figures,
+        "cautions": " | ".join(result.cautions) or None,
         "message": without_folders(result.message) if result.state == "failed" else None,
     }
 
 
 def _columns(results: Sequence[Result]) -> list[str]:
     names = dict.fromkeys(name for result in results for name in _row(result))
-    return ["id", "state", *(name for name in names if name not in ("id", "state", "message")), "message"]
+    ends = ("id", "state", "cautions", "message")
+    return ["id", "state", *(name for name in names if name not in ends), "cautions", "message"]
 
 
 def _stacks(out: Path, done: Sequence[Result]) -> dict[str, list[Mapping[str, object]]]:
@@ -106,12 +108,21 @@ def _stacks(out: Path, done: Sequence[Result]) -> dict[str, list[Mapping[str, ob
         for file in result.files:
             name = Path(file).name
             at = name.find("desc-")
-            if at < 0 or not name.endswith(".tsv") or name.endswith(("_dseg.tsv", FIGURES)):  # legends of label images are no figures
+            if (
+                at < 0 or not name.endswith(".tsv") or name.endswith(("_dseg.tsv", *FIGURES.values()))
+                # legends of label images are no figures
+            ):
                 continue
             with open(out / file, encoding="utf-8", newline="") as stream:
                 for row in csv.DictReader(stream, delimiter="\t"):
                     stacks.setdefault(name[at:], []).append({"id": result.id, **row})
     return stacks
+
+
+def _organ(done: Sequence[Result]) -> str:
+    """Hearts are known by their mesh."""
+    hearts = any(file.endswith(("_cardiac.vtp", "_cardiac.vtu")) for result in done for file in result.files)
+    return "cardiac" if hearts else "asl"
 
 
 def _reports(done: Sequence[Result]) -> dict[str, str]:

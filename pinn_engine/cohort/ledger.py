@@ -38,6 +38,7 @@ class Result:
     summary: Mapping[str, Any] = field(default_factory=dict)
     where: str = ""
     files: Mapping[str, int] = field(default_factory=dict)  # of the study's folder: name, bytes
+    cautions: tuple[str, ...] = ()  # what a person must know before using the maps
 
 
 class Ledger:
@@ -103,7 +104,8 @@ class Ledger:
             name = error.filename or job.task.input
             missing = InputError(name, "cannot be read", found=error.strerror or error, fix="check the path and its permissions")
             return self.record(job, None, Outcome(BAD_INPUT, str(missing)))
-        return self.record(job, asked, run_one(job.task, progress))
+        outcome = run_one(job.task, progress)
+        return self.record(job, None if outcome.passing else asked, outcome)
 
     def record(self, job: Job, asked: str | None, outcome: Outcome) -> Result:
         """Write the marker; where that is impossible the job has failed."""
@@ -117,6 +119,7 @@ class Ledger:
             summary=printable(outcome.summary),
             where=job.where,
             files=files,
+            cautions=outcome.cautions,
         )
         now = datetime.now(timezone.utc).isoformat(timespec="seconds")
         content = {**vars(result), "key": asked, "version": __version__, "time": now, "detail": outcome.detail}
@@ -153,4 +156,6 @@ def _result(marker: Mapping[str, Any]) -> Result | None:
     kinds: dict[str, Any] = dict.fromkeys(texts, str) | others
     if not all(isinstance(marker.get(name), kind) for name, kind in kinds.items()) or marker["state"] not in ("done", "failed"):
         return None
-    return Result(**{name: marker[name] for name in kinds})
+    told = marker.get("cautions")
+    cautions = tuple(map(str, told)) if isinstance(told, list) else ()
+    return Result(**{name: marker[name] for name in kinds}, cautions=cautions)

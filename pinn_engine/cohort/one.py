@@ -47,12 +47,13 @@ class Outcome:
     seconds: Mapping[str, float] = field(default_factory=dict)
     cautions: tuple[str, ...] = ()  # what a person must know before using the maps
     detail: str = ""  # the traceback of a fault of ours
+    passing: bool = False  # it failed for want of a disk to write to, not by its input: worth another try
     fit: Any = None  # the result in memory, where the task asks to keep it
 
 
 def run_one(task: Task, progress: Progress | None = None) -> Outcome:
     """Read, fit, report, write. Never raises for bad input or for a fault of ours: the outcome says so."""
-    from ..files.output import OutputFolder, absent, remove_empty
+    from ..files.output import NotWritten, OutputFolder, absent, remove_empty
 
     clock: dict[str, float] = {}
     folder = None
@@ -61,7 +62,7 @@ def run_one(task: Task, progress: Progress | None = None) -> Outcome:
         folder = OutputFolder(task.out)
         outcome = {"asl": _perfusion, "cardiac": _heart}[task.organ](task, folder, clock, progress or (lambda stage, done, message: None))
     except InputError as error:
-        outcome = Outcome(BAD_INPUT, str(error), seconds=clock)
+        outcome = Outcome(BAD_INPUT, str(error), seconds=clock, passing=isinstance(error, NotWritten))
     except Exception as error:
         outcome = Outcome(FAULT, f"{type(error).__name__}: {error}", seconds=clock, detail=traceback.format_exc())
     refused = outcome.code == BAD_INPUT and task.logs is None  # a call by itself says all on stderr
@@ -106,7 +107,8 @@ def _heart(task: Task, folder, clock: dict[str, float], progress: Progress) -> O
     timed = _timer(clock, progress)
     end = timed("read", f"reading {Path(task.input).name}")
     data = read(task.input, **task.read)
-    check_volumes(data, **task.save)
+    lacking = check_volumes(data, **task.save)
+    data = replace(data, notes=(*lacking, *data.notes))
     end()
     words = f"fitting {len(data.mesh.points):,} nodes"
     end = timed("fit", words)
@@ -117,7 +119,7 @@ def _heart(task: Task, folder, clock: dict[str, float], progress: Progress) -> O
     files.append(folder.write_text(f"{data.prefix}_report.html", write_report(fit)))
     end()
     message = f"{len(data.mesh.points):,} nodes in {sum(clock.values()):.1f} s; report: {files[-1]}"
-    return Outcome(DONE, message, tuple(str(f) for f in files), quality(fit), dict(clock), fit.doubts)
+    return Outcome(DONE, message, tuple(str(f) for f in files), quality(fit), dict(clock), (*lacking, *fit.doubts))
 
 
 def _timer(clock: dict[str, float], progress: Progress) -> Callable[[str, str], Callable[[], None]]:

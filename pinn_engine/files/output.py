@@ -25,6 +25,10 @@ _OLD = 24 * 3600.0  # s; a temporary file of another machine, whose processes we
 _in_use: set[str] = set()  # temporary files of this very process
 
 
+class NotWritten(InputError):
+    """The disk is full or may not be written to: no fault of what was read, and another try may end otherwise."""
+
+
 class OutputFolder:
     """A folder for results; created if need be. Names are relative, with `/` between folders, and never lead outside.
 
@@ -148,7 +152,7 @@ class OutputFolder:
             yield
         except OSError as error:
             fix = "free space on the disk or give another --out" if error.errno in _FULL else "give a folder that can be written with --out"
-            raise InputError(target, "cannot be written", found=error.strerror or error, fix=fix) from None
+            raise NotWritten(target, "cannot be written", found=error.strerror or error, fix=fix) from None
 
 
 @contextlib.contextmanager

@@ -90,12 +90,13 @@ def nearest(mesh: Mesh, points: np.ndarray, tried: int = 24) -> tuple[np.ndarray
     return near[row, best], weight.reshape(-1, count, 3)[row, best], distance.reshape(-1, count)[row, best]
 
 
-def check_overlap(mesh: Mesh, grid: Grid) -> None:
-    """Raises InputError where no node lies in the image, or within two voxels of it."""
+def check_overlap(mesh: Mesh, grid: Grid) -> float:
+    """The share of nodes in the image; raises InputError where none lies in it, or within two voxels of it."""
     inverse = np.linalg.inv(grid.affine)
     where = mesh.ras_points @ inverse[:3, :3].T + inverse[:3, 3]
     if not ((where > -2.5) & (where < np.array(grid.shape) + 1.5)).all(axis=1).any():
         raise _apart(mesh, grid)
+    return float(((where >= -0.5) & (where <= np.array(grid.shape) - 0.5)).all(axis=1).mean())
 
 
 def _apart(mesh: Mesh, grid: Grid) -> InputError:

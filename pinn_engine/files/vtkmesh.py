@@ -50,10 +50,13 @@ def read(path: Path) -> Mesh:
     cells, origin, notes = to_simplices(types, offsets, nodes, path)
     points = _numpy(dataset.GetPoints().GetData()) if dataset.GetPoints() else np.zeros((0, 3))
     fields, strings = _arrays(dataset.GetFieldData())
+    point_data = _arrays(dataset.GetPointData())[0]
+    if path.suffix.lower() == ".ply":
+        point_data |= _of_ply(path, dataset)
     return Mesh(
         points=points.astype(np.float64),
         cells=cells,
-        point_data=_arrays(dataset.GetPointData())[0],
+        point_data=point_data,
         cell_data={name: array[origin] for name, array in _arrays(dataset.GetCellData())[0].items()},
         field_data=fields,
         space=_space(header + " " + strings.get("SPACE", "")),
@@ -131,6 +134,17 @@ def _load(path: Path) -> tuple[Any, str, str]:
         reader.Update()
     header = reader.GetHeader() or "" if hasattr(reader, "GetHeader") else ""
     return reader.GetOutputDataObject(0), header, _serious(window.GetOutput())
+
+
+def _of_ply(path: Path, dataset: Any) -> dict[str, np.ndarray]:
+    """The numbers of a .ply's vertices that VTK passes over. Raises InputError where there are fewer faces than its header says."""
+    from .ply import vertex_data
+
+    values, counts = vertex_data(path)
+    faces, found = counts.get("face", 0), dataset.GetNumberOfCells()
+    if found < faces:
+        raise InputError(path, "is cut short", found=f"{found} faces where the header says {faces}", fix="export it again")
+    return {name: array for name, array in values.items() if len(array) == dataset.GetNumberOfPoints()}
 
 
 def _try_elsewhere(path: Path, module: str, name: str) -> None:

@@ -94,7 +94,7 @@ def _maps(fit: HeartFit) -> Markup:
             html.figure(one.kind.title, one.unit, "", map_picture(fit, one.value, window, one.kind.colormap, one.unit, one.kind.title))
         )
         # of status 1: where a wave starts, that of CV is as wide as hearts are
-        spread, title = pictures.percentile_window(one.std[fit.usable], from_zero=True), "Standard deviation"
+        spread, title = pictures.percentile_window(one.std[fit.usable], from_zero=True), f"Standard deviation of {one.kind.key}"
         figures.append(html.figure(title, one.unit, "", map_picture(fit, one.std, spread, "bone", one.unit, title)))
     if len(np.unique(fit.status[fit.status > 0])) > 1:
         figures.append(html.figure("Status", "", "What the numbers mean stands in the table below.", status_picture(fit)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from html import escape
 
@@ -14,6 +15,17 @@ class Markup(str):
 
 def safe(content: str) -> str:
     return content if isinstance(content, Markup) else escape(content, quote=True)
+
+
+def prose(content: str) -> str:
+    """Text whose command-line options are not broken after their dashes.
+
+    >>> prose("give --m0 & more")
+    'give <span class="nowrap">--m0</span> &amp; more'
+    """
+    if isinstance(content, Markup):
+        return content
+    return re.sub(r"--[a-z][\w-]*", r'<span class="nowrap">\g<0></span>', safe(content))
 
 
 def page(title: str, body: Sequence[str]) -> str:
@@ -32,7 +44,7 @@ def section(title: str, *body: str) -> Markup:
 
 
 def paragraph(content: str, kind: str = "") -> Markup:
-    return Markup(f'<p class="{kind}">{safe(content)}</p>' if kind else f"<p>{safe(content)}</p>")
+    return Markup(f'<p class="{kind}">{prose(content)}</p>' if kind else f"<p>{prose(content)}</p>")
 
 
 def division(kind: str, *body: str) -> Markup:
@@ -56,6 +68,6 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], align: str, faint:
         out.append(f"<thead><tr>{cells}</tr></thead>")
     out.append("<tbody>")
     for i, row in enumerate(rows):
-        cells = "".join(f"<td{kind[a]}>{safe(c)}</td>" for c, a in zip(row[1:], align[1:], strict=True))
+        cells = "".join(f"<td{kind[a]}>{prose(c)}</td>" for c, a in zip(row[1:], align[1:], strict=True))
         out.append(f'<tr{" class=faint" if i < len(faint) and faint[i] else ""}><th scope="row">{safe(row[0])}</th>{cells}</tr>')
     return Markup("\n".join([*out, "</tbody>", "</table>"]))

@@ -44,10 +44,10 @@ def write_report(fit: PerfusionFit, truth: Mapping[str, np.ndarray] | None = Non
 
 def _head(fit: PerfusionFit) -> Markup:
     scan = fit.scan
-    size, spacing = (" × ".join(f"{x:.3g}" for x in values) for values in (scan.grid.shape, scan.grid.spacing))
+    size, spacing = ("\u00a0×\u00a0".join(f"{x:.3g}" for x in values) for values in (scan.grid.shape, scan.grid.spacing))
     lead = (
         f"{scan.source}. {labeling(fit)}: {_count(len(scan.acquisition.pld), 'difference image')} at {_count(len(fit.pld), 'delay')}, "
-        f"{size} voxels of {spacing} mm, {scan.mask.sum():,} in the mask."
+        f"{size} voxels of {spacing}\u00a0mm, {scan.mask.sum():,} in the mask."
     )
     kicker = html.paragraph("Perfusion by arterial spin labelling", "kicker")
     return Markup(f"<header>\n{kicker}\n<h1>{html.safe(scan.prefix)}</h1>\n{html.paragraph(lead, 'lead')}\n</header>")
@@ -64,17 +64,17 @@ def _cards(fit: PerfusionFit) -> Markup:
     for name, one in fit.maps.items():
         if name in ("abv", "abat"):
             continue  # few voxels have arteries: a median over the brain says nothing
-        short = {"cbf": "perfusion" if one.kind.unit == "arbitrary" else "CBF", "att": "arrival time"}.get(name, one.kind.title)
+        short = {"cbf": "CBF" if one.kind.shown_unit else "relative perfusion", "att": "arrival time"}.get(name, one.kind.title)
         if usable.any():
             low, middle, high = (figure(float(x)) for x in np.percentile(one.value[usable], [25, 50, 75]))
             interval = fit.settings.get("t1b_interval_95") if name == "t1b" else None
             if isinstance(interval, list):  # one value for all voxels
-                cards.append(_card(short, middle, one.kind.unit, f"95 % interval {figure(interval[0])} to {figure(interval[1])}"))
+                cards.append(_card(short, middle, one.kind.shown_unit, f"95 % interval {figure(interval[0])} to {figure(interval[1])}"))
             elif isinstance(grey := figures.get(f"gm_{name}_mean"), float):  # a median over both tissues is neither's
                 more = f"white matter {figure(float(str(figures[f'wm_{name}_mean'])))}"
-                cards.append(_card(f"Mean {short}, grey matter", figure(grey), one.kind.unit, more))
+                cards.append(_card(f"Mean {short}, grey matter", figure(grey), one.kind.shown_unit, more))
             else:
-                cards.append(_card(f"Median {short}", middle, one.kind.unit, f"middle half {low} to {high}"))
+                cards.append(_card(f"Median {short}", middle, one.kind.shown_unit, f"middle half {low} to {high}"))
         else:
             cards.append(_card(f"Median {short}", "none", "", "no voxel could be fitted"))
     converged, inside = int(np.sum(mask & (fit.status == 1))), int(mask.sum())
@@ -125,11 +125,12 @@ def _map_pair(view: pictures.View, one: ParameterMap, usable: np.ndarray) -> Mar
     kind = one.kind
     window = kind.window or pictures.percentile_window(one.value[usable], from_zero=True)
     spread = pictures.percentile_window(one.std[usable], high=95, from_zero=True)
+    unit = kind.shown_unit or "relative"
     shown = ((kind.title, one.value, window, kind.colormap), (f"Standard deviation of {kind.symbol}", one.std, spread, STD_COLOURS))
     return html.division(
         "pair",
         *(
-            html.figure(title, kind.unit, _range(values[usable], w), pictures.mosaic(view, values, usable, w, colours, kind.unit, title))
+            html.figure(title, kind.shown_unit, _range(values[usable], w), pictures.mosaic(view, values, usable, w, colours, unit, title))
             for title, values, w, colours in shown
         ),
     )
@@ -192,7 +193,9 @@ def _pick(fit: PerfusionFit, view: pictures.View, one: curves.Pick) -> Markup:
     """One voxel: where it lies, its curve, its numbers."""
     cbf, usable = fit.maps["cbf"], fit.usable
     window = cbf.kind.window or pictures.percentile_window(cbf.value[usable], from_zero=True)
-    numbers = [f"{m.kind.symbol} {plus_minus(m.value[one.voxel], m.std[one.voxel])} {m.kind.unit}" for m in fit.maps.values()]
+    numbers = [
+        f"{m.kind.symbol} {plus_minus(m.value[one.voxel], m.std[one.voxel])} {m.kind.shown_unit}".rstrip() for m in fit.maps.values()
+    ]
     numbers.append(f"misfit {figure(fit.misfit[one.voxel])}")
     status = fit.status_meaning.get(int(fit.status[one.voxel]), "")
     where = pictures.locator(view, cbf.value, usable, one.voxel, window, cbf.kind.colormap)

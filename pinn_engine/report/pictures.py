@@ -155,7 +155,7 @@ def _colour_bar(y: float, window: tuple[float, float], colormap: str, unit: str)
     for value in svg.ticks(*window):
         x = left + (value - window[0]) / max(window[1] - window[0], 1e-12) * (right - left)
         out += svg.line(x, y + 9, x, y + 13, stroke="#8b95a5") + svg.text(x, y + 25, svg.tick_label(value), fill="#c3cad4", anchor="middle")
-    return out + svg.text(WIDTH - 12, y + 9, unit, fill="#c3cad4", anchor="end")
+    return out + svg.text(right + 10, y + 9, unit, fill="#c3cad4")
 
 
 def locator(

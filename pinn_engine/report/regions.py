@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..asl.maps import MapKind
 from ..asl.methods import paragraph
 from ..asl.quality import plausibility, quality
 from ..asl.regions import region_table
@@ -24,12 +25,12 @@ def tissue_section(fit: PerfusionFit) -> Markup:
             else "Labels named GM and WM (--labels), a T1 map (--t1-map) or tissue maps (--tissue) would tell them apart."
         )
     else:
-        intro = f"Grey and white matter by: {origin}. They are means over all voxels of that class, mixed voxels included."
+        intro = f"Grey and white matter as told by: {origin}. Means are over all voxels of a class, mixed ones included."
     body: list[list[str]] = []
     for name, one in fit.maps.items():
         cells = [_number(row.get(f"{tissue}_{name}_mean")) for tissue in ("gm", "wm")]
         if cells != ["n/a", "n/a"]:
-            body.append([f"Mean {one.kind.symbol}, {one.kind.unit}", *cells])
+            body.append([f"Mean {one.kind.symbol}{_unit(one.kind)}", *cells])
     tissue = [html.table(("", "Grey matter", "White matter"), body, "lrr")] if body else []
     figures = [
         ("Grey over white matter CBF", _number(row["gm_wm_ratio"])),
@@ -62,8 +63,7 @@ def region_section(fit: PerfusionFit) -> Markup:
         return Markup()
     head = ["Region", "Voxels", "Fitted"]
     for one in fit.maps.values():
-        unit = f", {one.kind.unit}" if one.kind.unit != "arbitrary" else ""
-        head += [f"Mean {one.kind.symbol}{unit}", "± se", "Median", "sd"]
+        head += [f"Mean {one.kind.symbol}{_unit(one.kind)}", "± se", "Median", "sd"]
     body, faint = [], []
     for row in rows[:MANY]:
         cells = [str(row["name"]), f"{row['voxels']:,}", percent(float(str(row["share_fitted"])))]
@@ -93,6 +93,10 @@ def methods(fit: PerfusionFit) -> tuple[Markup, ...]:
         else:
             words.append(html.safe(word))
     return (Markup("<h3>To paste into a paper</h3>"), html.paragraph(Markup(" ".join(words)), "paste"))
+
+
+def _unit(kind: MapKind) -> str:
+    return f", {kind.shown_unit}" if kind.shown_unit else ""
 
 
 def _number(value: object) -> str:

@@ -18,8 +18,8 @@ SHOWN = {  # figure: (title, unit)
     "cbf_median": ("Median CBF", "mL/100 g/min"),
     "att_median": ("Median arrival", "s"),
     "cbf_std_median": ("Median sd of CBF", "mL/100 g/min"),
-    "relative_gm_cbf_mean": ("GM perfusion, no M0", "arbitrary"),
-    "relative_cbf_median": ("Median perfusion, no M0", "arbitrary"),
+    "relative_gm_cbf_mean": ("GM perfusion, no M0", "relative"),
+    "relative_cbf_median": ("Median perfusion, no M0", "relative"),
     "misfit_median": ("Misfit", "1 = as expected"),
     "share_converged": ("Converged", "share"),
     "CV_median": ("Median CV", ""),
@@ -30,6 +30,14 @@ BETTER = {  # a median over both tissues is neither's: left out where GM is know
     "cbf_median": "gm_cbf_mean",
     "relative_cbf_median": "relative_gm_cbf_mean",
     "att_median": "gm_att_mean",
+}
+FILES = {  # end of a file's name: what it holds
+    "desc-qualitycontrol_cbf.tsv": "all figures, one row a subject",
+    "desc-qualitycontrol_cardiac.tsv": "all figures, one row a heart",
+    "desc-plausibility_cbf.tsv": "checks, one row a subject and figure",
+    "desc-weights_asl.tsv": "weights, one row a subject and pair of images",
+    "desc-roi_cbf.tsv": "regions, one row a subject and region",
+    "CITATION.md": "words for a methods section",
 }
 UNUSUAL = 3.5  # robust standard deviations (Iglewicz & Hoaglin 1993)
 
@@ -44,6 +52,8 @@ class Subject(Protocol):
     @property
     def message(self) -> str: ...
     @property
+    def cautions(self) -> Sequence[str]: ...
+    @property
     def summary(self) -> Mapping[str, object]: ...
 
 
@@ -54,14 +64,17 @@ def write_index(title: str, subjects: Sequence[Subject], reports: Mapping[str, s
     figures = [name for name in SHOWN if any(_number(one, name) is not None and _number(one, BETTER.get(name, "")) is None for one in done)]
     scores = {name: unusual([_number(one, name) for one in done]) for name in figures}
     worst = [max((scores[name][i] for name in figures), default=0.0) for i in range(len(done))]
-    order = sorted(range(len(done)), key=lambda i: (-round(worst[i], 6), done[i].id))
+    order = sorted(range(len(done)), key=lambda i: (not done[i].cautions, -round(worst[i], 6), done[i].id))
     cards = [_card("Subjects", str(len(subjects)), ""), _card("Done", str(len(done)), ""), _card("Failed", str(len(failed)), "")]
+    doubtful = [one for one in done if one.cautions]
+    cards.append(_card("With cautions", str(len(doubtful)), ""))
     flagged = sum(score > UNUSUAL for score in worst)
-    cards.append(_card("Unusual", str(flagged), f"a figure beyond {UNUSUAL} robust sd"))
+    cards.append(_card("Unusual", str(flagged), f"beyond {UNUSUAL} robust sd"))
     body = [
         Markup(f"<header>\n{html.paragraph('Study', 'kicker')}\n<h1>{html.safe(title)}</h1>\n</header>"),
-        html.division("cards", *cards),
+        html.division("cards counts", *cards),
         _failures(failed),
+        _cautions(doubtful),
         _strips(done, figures, scores),
         _table(done, figures, scores, order, reports),
         _files(files),
@@ -92,6 +105,13 @@ def _failures(failed: Sequence[Subject]) -> Markup:
     if not failed:
         return Markup()
     return html.section("Failed", html.table(("Subject", "Why"), [(one.id, one.message) for one in failed], "ll"))
+
+
+def _cautions(doubtful: Sequence[Subject]) -> Markup:
+    if not doubtful:
+        return Markup()
+    rows = [(one.id if at == 0 else "", caution) for one in doubtful for at, caution in enumerate(one.cautions)]
+    return html.section("Read before use", html.table(("Subject", "What calls for care"), rows, "ll"))
 
 
 def _strips(done: Sequence[Subject], figures: Sequence[str], scores: Mapping[str, Sequence[float]]) -> Markup:
@@ -145,14 +165,23 @@ def _table(
         name = html.safe(done[i].id)
         first = Markup(f'<a href="{quote(report)}">{name}</a>') if report else name
         rows.append([first, *(_cell(_number(done[i], figure), scores[figure][i]) for figure in figures)])
-    return html.section("Subjects, the most unusual first", html.table(head, rows, "l" + "r" * len(figures)))
+    return html.section(
+        "Subjects, those with cautions first, then the most unusual"
+        if any(one.cautions for one in done)
+        else "Subjects, the most unusual first",
+        html.table(head, rows, "l" + "r" * len(figures)),
+    )
 
 
 def _files(files: Sequence[str]) -> Markup:
     if not files:
         return Markup()
-    links = Markup(", ".join(f'<a href="{quote(file)}">{html.safe(file)}</a>' for file in files))
-    return html.section("Tables and words for a paper", html.paragraph(Markup(f"All figures, one row a subject: {links}.")))
+    rows = [(Markup(f'<a href="{quote(file)}">{html.safe(file)}</a>'), _about(file)) for file in files]
+    return html.section("Tables and words for a paper", html.table((), rows, "ll", compact=True))
+
+
+def _about(file: str) -> str:
+    return next((words for end, words in FILES.items() if file.endswith(end)), "all subjects' rows, each with its subject")
 
 
 def _cell(value: float | None, score: float) -> str:

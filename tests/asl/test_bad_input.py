@@ -192,6 +192,11 @@ BAD = {  # case: (what to read, file named, words that must stand in the line)
     "3-D, one control": (sidecar([("control", 1, 0)], data=truth(1, 0)), "sub-01_asl.nii.gz", "4-D|3-D"),
     "5-D": (sidecar(data=np.ones((*SHAPE, 3, 4))), "sub-01_asl.nii.gz", "5-D"),
     "all zero": (sidecar(data=np.zeros((*SHAPE, 12))), "sub-01_asl.nii.gz", "zero everywhere"),
+    "volumes of zeros": (
+        sidecar(data=np.where(np.arange(12) < 10, 100.0, 0.0) * np.ones((*SHAPE, 12))),
+        "sub-01_asl.nii.gz",
+        "volumes hold nothing but zeros, found 2 of 12: 11, 12; export",
+    ),
     "all NaN": (sidecar(data=np.full((*SHAPE, 12), np.nan)), "sub-01_asl.nii.gz", "finite"),
     "complex": (changed(of_type(np.complex64)), "sub-01_asl.nii.gz", "real numbers"),
     "RGB": (changed(of_type(RGB)), "sub-01_asl.nii.gz", "real numbers"),

@@ -406,3 +406,14 @@ def test_progress_goes_from_zero_to_one():
     assert [stage for stage, _ in told] == ["fit"] * len(told)
     assert told[-1][1] == 1
     assert [done for _, done in told] == sorted(done for _, done in told)
+
+
+def test_unknown_may_be_a_text_and_other_things_are_told():
+    s = phantom(seed=61).scan()
+    text, names = (fit(s, unknown=given, method="nlls") for given in ("cbf,att", ("cbf", "att")))
+    np.testing.assert_array_equal(text.maps["cbf"].value, names.maps["cbf"].value)
+    with pytest.raises(TypeError, match=r"what asl.read returns, not str: asl.fit\(asl.read\(path\)\)"):
+        fit("sub-01_asl.nii.gz")
+    assert "\n" not in repr(text) + repr(s)  # a thousand lines of numbers in a notebook help nobody
+    assert f"{s.mask.sum():,} in mask" in repr(s)
+    assert "median" in repr(text)

@@ -17,6 +17,7 @@ from pinn_engine.asl.acquisition import Sourced
 from pinn_engine.asl.kinetics import kinetics
 from pinn_engine.asl.plausibility import CAUSES, scaling_cause
 from pinn_engine.asl.priors import ArrivalMap
+from pinn_engine.asl.quality import cautions
 from pinn_engine.asl.readout import train
 from pinn_engine.errors import InputError
 
@@ -46,6 +47,27 @@ def test_tissue_maps_are_the_classes_of_the_joint_fit():
     fit = asl.fit(replace(p.scan(), tissue=shares(p)), spatial=True)
     assert fit.settings["tissue_classes"] == "tissue maps"
     np.testing.assert_array_equal(fit.extras["tissue"].data[p.mask], p.tissue[p.mask])
+
+
+@pytest.mark.parametrize(
+    ("order", "words"),
+    [
+        ((0, 1, 2), None),
+        ((2, 0, 1), "call white matter"),
+        ((1, 0, 2), "call white matter"),
+        ((2, 1, 0), "call CSF"),
+        ((0, 1, None), "CSF is empty"),
+    ],
+)
+def test_tissue_maps_in_another_order_or_empty_are_told(order, words):
+    """FSL's FAST writes CSF, GM, WM: T1, classes and grey matter's figures would all be another's without a word."""
+    p = phantom(seed=61)
+    right = shares(p)
+    given = np.stack([np.zeros_like(right[..., 0]) if k is None else right[..., k] for k in order], axis=-1)
+    fit = asl.fit(replace(p.scan(), tissue=given), method="nlls")
+    told = [sentence for sentence in cautions(fit) if "tissue map" in sentence and "grey matter, white matter, CSF" in sentence]
+    assert len(told) == (words is not None)
+    assert all(words in sentence for sentence in told)
 
 
 def single(p, att_sd: float, off: float = 0.0):

@@ -192,3 +192,12 @@ def test_wrong_calls_are_refused():
         make_new((4, 4, 4), labeling="VSASL")
     with pytest.raises(ValueError, match="kernel"):
         make_new((12, 12, 6), dispersion=0.1, kernel="box")
+
+
+@pytest.mark.parametrize(
+    ("shape", "snr", "words"), [((3, 3, 3), 250.0, "no grey matter falls into"), ((12, 14, 8), -1.0, "snr must be above 0")]
+)
+def test_phantoms_that_cannot_be(shape, snr, words):
+    """They had come out as NaN, or with noise of a negative sd."""
+    with pytest.raises(ValueError, match=words):
+        make(shape, snr=snr)

@@ -130,6 +130,12 @@ def test_what_is_fitted_together_unless_asked(asked, voxels, together):
     assert spatial_by_default(settings, scan, voxels) == together
 
 
+def test_the_closed_form_is_not_fitted_together():
+    """It has no prior to share: a call that asks for both is told so, not given the one or the other."""
+    with pytest.raises(InputError, match=r"--method nlls fits every voxel by itself, found --spatial as well; leave"):
+        asl.fit(asl.phantom((10, 12, 8), 14.0, 312).scan(), method="nlls", spatial=True)
+
+
 @pytest.mark.parametrize(
     ("value", "volumes", "repeats"),
     [(1e12, slice(None), 4), (-1e30, slice(None), 4), (3e5, slice(None), 4), (1e20, 5, 4), (-1e30, 5, 4), (1e12, slice(None), 1)],

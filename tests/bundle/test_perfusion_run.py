@@ -6,6 +6,7 @@ import argparse
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -81,6 +82,17 @@ def test_a_study_is_that_of_the_command_line(study, tmp_path):
     assert cli.main(["bids", str(study), str(tmp_path / "cli"), "participant", "--method", "nlls"]) == 0
     assert run_bundle(ASL, dataset_dir=study, output_dir=tmp_path / "bundle", **FAST) == 0
     assert written(tmp_path / "bundle") == written(tmp_path / "cli")
+
+
+def test_what_calls_for_care_is_told(study, tmp_path, capsys):
+    """Control and label exchanged: a run that printed only `done` would hide that all flow is negative."""
+    shutil.copytree(study / "sub-01", tmp_path / "bids" / "sub-01")
+    context = tmp_path / "bids" / "sub-01" / "perf" / "sub-01_aslcontext.tsv"
+    swapped = {"control": "label", "label": "control"}
+    context.write_text("\n".join(swapped.get(line, line) for line in context.read_text().splitlines()) + "\n")
+    assert run_bundle(ASL, dataset_dir=tmp_path / "bids", output_dir=tmp_path / "out", **FAST) == 0
+    assert "caution: sub-01: The median perfusion is negative" in capsys.readouterr().out
+    assert "negative" in " ".join(json.loads((tmp_path / "out" / "logs" / "run.json").read_text())["cautions"]["sub-01"])
 
 
 def test_maps_stand_where_the_image_does(study, by_command_line, tmp_path):

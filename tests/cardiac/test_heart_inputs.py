@@ -1,6 +1,7 @@
 """From the files that people have to a fit: openCARP with fibres, CARTO with measured points, V on an irregular mesh, bad files."""
 
 import json
+import re
 from dataclasses import replace
 
 import nibabel as nib
@@ -15,6 +16,7 @@ from pinn_engine.cardiac.model import AlievPanfilov
 from pinn_engine.cardiac.read import from_mesh, read
 from pinn_engine.cardiac.units import MS_PER_TU, TimeUnit
 from pinn_engine.cli import main
+from pinn_engine.errors import InputError
 from pinn_engine.files import mesh as meshes
 from pinn_engine.files import opencarp
 from pinn_engine.files.grid import Grid
@@ -288,3 +290,30 @@ def test_the_unit_of_a_movies_time(code, unit, step, tmp_path):
     path.write_bytes(content)
     movie = read_movie(path)
     assert (movie.unit, movie.step) == (unit, pytest.approx(step))
+
+
+def test_a_time_unit_that_is_none_is_refused(tmp_path):
+    """Seconds had been taken for TU without a word."""
+    path = tmp_path / "a.vtp"
+    write(SHEET.with_data(LAT=np.arange(float(len(SHEET.points)))), path)
+    with pytest.raises(InputError, match=r"--time-unit: is no unit this program knows, found s; give ms or tu"):
+        read(path, time_unit="s")
+    data = read(path)
+    assert "\n" not in repr(data)
+    with pytest.raises(InputError, match="activation times cannot tell a and b, found D,a,b"):
+        fit(data, unknown="D, a,b")
+
+
+def test_a_reference_that_holds_a_part_of_the_mesh_is_told(tmp_path, capsys):
+    """Its volumes had lacked half of the heart without a word."""
+    path, image = tmp_path / "a.vtp", tmp_path / "part.nii"
+    write(SHEET.with_data(LAT=planar_ms(SHEET.points[:, 0], D_LONG)), path)
+    low, high = SHEET.points.min(axis=0), SHEET.points.max(axis=0)
+    half = np.diag([2.0, 2.0, 2.0, 1.0])
+    half[:3, 3] = low - 4
+    shape = (int((high - low)[0] / 4) + 2, *(int(length / 2) + 6 for length in (high - low)[1:]))
+    nib.save(nib.Nifti1Image(np.ones(shape, np.float32), half), image)
+    assert call(path, "--out", tmp_path / "out", "--reference", image) == 0
+    found = re.search(r"caution: (\d+) % of the nodes lie outside the reference image", capsys.readouterr().out)
+    assert 40 < int(found[1]) < 60
+    assert "lie outside the reference image" in json.loads((tmp_path / "out" / "a_CV.json").read_text())["Notes"][0]

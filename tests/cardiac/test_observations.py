@@ -43,7 +43,7 @@ def test_frames(data):
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        (None, "has no point data called LAT, found no point data at all"),
+        (None, "has no point data called LAT, found no point data at all; give activation times on the points"),
         (np.full(N, np.nan), "no node has a valid LAT"),
         (np.full(N, -10000.0), "no node has a valid LAT"),
         (np.where(LAT < 4, LAT, np.nan), "too few nodes have a LAT, found 4; at least 10"),

@@ -203,6 +203,30 @@ BAD = {  # the call ({name}: files of the scan, {tmp}: a folder), what the line 
 }
 
 
+CHEAP = {  # told in a tenth of a second, not after the seconds that torch takes to load
+    "a scan": ("asl none_asl.nii.gz --out out", "none_asl.nii.gz: ASL series does not exist; check the path"),
+    "a T1 map": (f"asl {__file__} --out out --t1-map none.nii", "none.nii: T1 map does not exist; check the path"),
+    "a heart": ("cardiac fit none.vtk --out out", "none.vtk: heart does not exist; check the path"),
+    "a dataset": ("bids none out participant", "none: the dataset does not exist; give its root"),
+    "processes": ("bids . out participant --nprocs 0", "--nprocs: must be at least 1, found 0; give the number of processes"),
+    "a size": ("phantom asl --out out --spacing 0", "--spacing: is out of range, found 0.0; give a value from 0.9 to 20"),
+    "an option": ("asl a.nii --out out --alhpa 1", "pinn-engine asl: unrecognized arguments: --alhpa 1 (did you mean --alpha?)"),
+}
+
+
+@pytest.mark.parametrize(("words", "says"), CHEAP.values(), ids=CHEAP.keys())
+def test_cheap_refusals_do_not_wait_for_torch(words, says, tmp_path):
+    """In a process of its own, for here torch is loaded already."""
+    code = "import sys; from pinn_engine.cli import main\ntry:\n    main(sys.argv[1:])\nfinally:\n    print('torch' in sys.modules)"
+    root = Path(pinn_engine.__file__).parents[1]
+    environment = os.environ | {"PYTHONPATH": str(root)}
+    done = subprocess.run([sys.executable, "-c", code, *words.split()], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.stdout == "False\n"
+    assert done.stderr.startswith(f"error: {says}")
+    assert done.stderr.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(("words", "says"), BAD.values(), ids=BAD.keys())
 def test_bad_calls_end_in_one_line_and_exit_2(words, says, scan, tmp_path, capsys):
     (tmp_path / "file").write_text("x")

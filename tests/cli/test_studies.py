@@ -72,6 +72,18 @@ def test_participant_then_group(dataset, tmp_path, capsys):
     assert "pinn_engine" in (tmp_path / "logs" / "CITATION.md").read_text()
 
 
+def test_what_calls_for_care_is_told(dataset, tmp_path, capsys):
+    """Control and label exchanged in one subject: its maps are negative, and a study must say so as the single command does."""
+    home = tmp_path / "bids"
+    shutil.copytree(dataset / "sub-01", home / "sub-01")
+    context = home / "sub-01" / "perf" / "sub-01_aslcontext.tsv"
+    swapped = {"control": "label", "label": "control"}
+    context.write_text("\n".join(swapped.get(line, line) for line in context.read_text().splitlines()) + "\n")
+    for _ in range(2):  # a rerun fits nothing, and says it again
+        assert run("bids", home, tmp_path / "out", "participant", *QUICK) == 0
+        assert "caution: sub-01  The median perfusion is negative" in capsys.readouterr().out
+
+
 def test_the_maps_are_those_of_the_single_command(dataset, tmp_path):
     scan = dataset / "sub-01" / "perf" / "sub-01_asl.nii.gz"
     assert run("asl", scan, "--out", tmp_path / "one", *QUICK) == 0
@@ -193,6 +205,7 @@ def test_cohort(dataset, tmp_path, capsys):
     ("text", "words", "line"),
     [
         ("id,input\n1,x.nii", ("--task", "asl", "--nonsense"), "unrecognized arguments: --nonsense"),
+        ("id,input\n1,x.nii", ("--task", "asl", "--alhpa", "0.8"), "unrecognized arguments: --alhpa 0.8 (did you mean --alpha?)"),
         ("id,input,plds\n1,x.nii,abc", ("--task", "asl"), "line 2: argument --plds: 'abc' is not a number"),
         ("id,input,spatial\n1,x.nii,perhaps", ("--task", "asl"), "spatial is neither true nor false"),
         ("id,input,pld\n1,x.nii,1", ("--task", "asl"), "has an unknown column, found pld; did you mean plds?"),
@@ -242,6 +255,8 @@ def test_the_slurm_job_is_what_sbatch_takes(dataset, tmp_path, capsys):
         "#SBATCH -t 00:30:00",
         "#SBATCH --mem=4G",
         "#SBATCH --cpus-per-task=2",
+        "export OMP_NUM_THREADS=2",
+        "--nthreads 1 ",  # one subject a job, with all its cores
         "--gres=gpu:1",
     ):
         assert line in script, line

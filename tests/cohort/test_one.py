@@ -122,6 +122,8 @@ def test_a_disk_that_fills_up_is_bad_input_and_leaves_whole_files(scan, tmp_path
     assert outcome.code == BAD_INPUT
     assert "No space left" in outcome.message
     assert "--out" in outcome.message
+    assert outcome.passing  # a study tries again once there is space
+    assert not run_one(Task(str(tmp_path / "no.nii.gz"), str(tmp_path))).passing
     assert not list(tmp_path.rglob("*.tmp"))
     assert len([path for path in tmp_path.rglob("*") if path.is_file()]) == 6
 

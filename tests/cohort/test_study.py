@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import time
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from pinn_engine.cohort import ledger as module
-from pinn_engine.cohort.group import title, without_folders, write_dataset
+from pinn_engine.cohort.group import title, without_folders, write_dataset, write_group
 from pinn_engine.cohort.ledger import Ledger
 from pinn_engine.cohort.one import BAD_INPUT, DONE, FAULT, Outcome, Task
 from pinn_engine.cohort.run import Way, refuse_impossible, run_study
@@ -99,6 +100,43 @@ def test_inputs_are_the_scan_what_lies_beside_it_and_what_options_name(tmp_path)
     (tmp_path / "t1.nii").write_text("")
     task = Task(str(tmp_path / names[0]), "", {"t1_map": str(tmp_path / "t1.nii"), "options": {"plds": [1.8]}}, {"seed": "0"})
     assert {path.name for path in input_files(task)} == {*names[:-1], "sub-1_task.json", "asl.json", "t1.nii"}
+
+
+def test_what_failed_for_want_of_a_disk_is_tried_again(jobs, tmp_path, fits, monkeypatch):
+    """It was not the input's fault: no --retry-failed needed once there is space."""
+    fine = module.run_one
+    full = Outcome(BAD_INPUT, "x: cannot be written, found No space left on device", passing=True)
+    monkeypatch.setattr(module, "run_one", lambda task, progress: full)
+    assert {result.state for result in run_study(jobs, Ledger(tmp_path / "out"), Way())} == {"failed"}
+    monkeypatch.setattr(module, "run_one", fine)
+    assert again(jobs, tmp_path, fits) == ("abc", {"a": "done", "b": "failed", "c": "done"})
+
+
+def test_cautions_are_kept(jobs, tmp_path, monkeypatch):
+    """They are a fit's own words against its maps; a rerun and the group's table still have them."""
+    careful = Outcome(DONE, "fine", cautions=("CBF is negative.", "The fit did not settle."))
+    monkeypatch.setattr(module, "run_one", lambda task, progress: careful)
+    assert run_study(jobs[:1], Ledger(tmp_path / "out"), Way())[0].cautions == careful.cautions
+    rerun = run_study(jobs[:1], Ledger(tmp_path / "out"), Way())[0]
+    assert (rerun.again, rerun.cautions) == (True, careful.cautions)
+    write_group(Ledger(tmp_path / "out"))
+    row = next(csv.DictReader((tmp_path / "out/group_desc-qualitycontrol_cbf.tsv").open(encoding="utf-8"), delimiter="\t"))
+    assert row["cautions"] == "CBF is negative. | The fit did not settle."
+    page = (tmp_path / "out/index.html").read_text(encoding="utf-8")
+    assert page.index("Read before use") < page.index("CBF is negative.") < page.index("The fit did not settle.")
+
+
+@pytest.mark.parametrize(("file", "table"), [("a_cardiac.vtp", "qualitycontrol_cardiac"), ("a_cbf.nii.gz", "qualitycontrol_cbf")])
+def test_the_groups_table_is_called_after_what_was_fitted(jobs, tmp_path, monkeypatch, file, table):
+    """A table of hearts had been called one of CBF."""
+
+    def fit(task, progress):
+        return Outcome(DONE, "fine", (str(OutputFolder(task.out).write_text(file, "x")),), {"CV_median": 0.6})
+
+    monkeypatch.setattr(module, "run_one", fit)
+    run_study(jobs[:1], Ledger(tmp_path / "out"), Way())
+    write_group(Ledger(tmp_path / "out"))
+    assert [path.name for path in (tmp_path / "out").glob("group_*")] == [f"group_desc-{table}.tsv"]
 
 
 def test_a_vanished_input_is_told_in_one_line(jobs, scans, tmp_path, fits):

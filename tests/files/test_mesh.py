@@ -73,6 +73,47 @@ def test_geometry_formats(tmp_path, suffix, module, name):
     )
 
 
+def write_ply(path: Path, mesh: Mesh, order: str, faces: int | None = None) -> None:
+    """As MeshLab and openEP users write it: numbers of the vertices after their places; big and little end, or text."""
+    head = f"ply\nformat {order} 1.0\ncomment map\nelement vertex {len(mesh.points)}\n"
+    head += "property float x\nproperty float y\nproperty float z\nproperty uchar flag\nproperty double LAT\n"
+    head += f"element face {faces or len(mesh.cells)}\nproperty list uchar int vertex_indices\nend_header\n"
+    lat = mesh.point_data["LAT"]
+    if order == "ascii":
+        rows = [f"{x:.6f} {y:.6f} {z:.6f} 7 {t:.9g}" for (x, y, z), t in zip(mesh.points, lat, strict=True)]
+        rows += ["3 " + " ".join(map(str, cell)) for cell in mesh.cells]
+        path.write_text(head + "\n".join(rows) + "\n")
+        return
+    end = "<" if "little" in order else ">"
+    points = np.zeros(len(lat), [("p", f"{end}f4", 3), ("flag", "u1"), ("LAT", f"{end}f8")])
+    points["p"], points["flag"], points["LAT"] = mesh.points, 7, lat
+    cells = np.zeros(len(mesh.cells), [("n", "u1"), ("c", f"{end}i4", 3)])
+    cells["n"], cells["c"] = 3, mesh.cells
+    path.write_bytes(head.encode() + points.tobytes() + cells.tobytes())
+
+
+@pytest.mark.parametrize("order", ["ascii", "binary_little_endian", "binary_big_endian"])
+def test_ply_keeps_the_numbers_of_its_vertices(tmp_path, order):
+    """VTK's reader passes over all but places, normals and colours: activation times were lost, and the file said to hold none."""
+    mesh = surface()
+    write_ply(tmp_path / "map.ply", mesh, order)
+    back = read(tmp_path / "map.ply")
+    np.testing.assert_allclose(back.points, mesh.points, atol=1e-5)
+    np.testing.assert_allclose(back.point_data["LAT"], mesh.point_data["LAT"], rtol=1e-8)  # NaN where it was
+    assert set(back.point_data) >= {"LAT", "flag"}
+    np.testing.assert_array_equal(back.cells, mesh.cells)
+
+
+@pytest.mark.parametrize(("order", "kept"), [("ascii", 20), ("ascii", 60), ("binary_little_endian", 20), ("binary_little_endian", 60)])
+def test_a_ply_that_ends_early_is_refused(tmp_path, order, kept):
+    """VTK gives what it has read; a surface without half of its faces would be fitted without a word."""
+    write_ply(tmp_path / "map.ply", surface(), order)
+    content = (tmp_path / "map.ply").read_bytes()
+    (tmp_path / "map.ply").write_bytes(content[: len(content) * kept // 100])
+    with pytest.raises(InputError, match=r"map\.ply: (is cut short, found|could not be read whole|crashes VTK)"):
+        read(tmp_path / "map.ply")
+
+
 def test_slicer_says_lps(tmp_path):
     legacy(surface(), tmp_path / "a.vtk", False, 42)
     text = (tmp_path / "a.vtk").read_text().replace("vtk output", "3D Slicer output. SPACE=LPS", 1)

@@ -11,6 +11,7 @@ class Subject:
     summary: dict = field(default_factory=dict)
     state: str = "done"
     message: str = ""
+    cautions: tuple = ()
 
 
 def test_perfusion_without_m0_is_not_shown_in_the_unit_of_others():
@@ -24,3 +25,18 @@ def test_perfusion_without_m0_is_not_shown_in_the_unit_of_others():
     assert row.index("5.85") > row.index("</td>", row.index("</td>") + 1)  # not in the first column, which is CBF's
     alone = write_index("study", subjects[:2], {})
     assert "no M0" not in alone
+
+
+def test_what_calls_for_care_stands_before_the_figures():
+    careful = Subject("s2", {"cbf_median": -30.0, "cbf_unit": "mL/100 g/min"}, cautions=("The median perfusion is negative.", "Noise <1>."))
+    page = write_index("study", [Subject("s1", {"cbf_median": 50.0, "cbf_unit": "mL/100 g/min"}), careful], {})
+    places = [page.index(words) for words in ("Read before use", "The median perfusion is negative.", "Noise &lt;1&gt;.", "−30")]
+    assert places == sorted(places)
+    assert "Read before use" not in write_index("study", [Subject("s1")], {})
+
+
+def test_tables_are_told_by_what_they_hold():
+    page = write_index("study", [Subject("s1")], {}, ["group_desc-weights_asl.tsv", "logs/CITATION.md", "group_desc-new_asl.tsv"])
+    assert "weights, one row a subject and pair of images" in page
+    assert "words for a methods section" in page
+    assert "all subjects' rows" in page.replace("&#x27;", "'")

@@ -88,6 +88,12 @@ def test_opencarp_and_failures(logic, tmp_path):
         assert "\n" not in str(caught.value)
 
 
+def test_a_volume_is_no_model(logic, scene):
+    volume = scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "a volume")
+    with pytest.raises(RuntimeError, match="a volume: it is no model; choose a surface or a volume mesh"):
+        logic.process(volume, waitForCompletion=True)
+
+
 def test_transforms(logic, scene, tmp_path):
     import slicer
     import vtk

@@ -1,8 +1,9 @@
 """L1: what MRML does to images, each trap that was found with a test of our answer to it."""
 
+import nibabel as nib
 import numpy as np
 import pytest
-from images import in_ras, left_handed, oblique, rotation
+from images import in_ras, left_handed, oblique, rotation, write_scan
 from modules import load_perfusion
 
 
@@ -186,6 +187,43 @@ def test_series_without_delays(shim, scene, tmp_path):
     for index in range(4):
         node.asl.UpdateIndexValue(node.asl.GetNthIndexValue(0), str(500.0 + index))
     assert logic.missing(node) == ["Labelling", "Label duration"]
+
+
+@pytest.mark.parametrize("share", [0.99, 0.5])
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+def test_a_file_cut_short_is_refused(shim, scene, tmp_path, suffix, share):
+    """MRML reads what is missing as zeros without a word; half a series then gave maps of another perfusion."""
+    module = load_perfusion(shim)
+    logic = module.PINNPerfusionLogic()
+    scan = write_scan(tmp_path, left_handed)
+    path = tmp_path / f"cut_asl{suffix}"
+    nib.save(nib.load(scan), path)
+    whole = path.read_bytes()
+    assert logic.load(path) is not None
+    path.write_bytes(whole[: int(share * len(whole))])
+    with pytest.raises(Exception, match=f"cut_asl{suffix} is cut short: what is missing would be read as zeros"):
+        logic.load(path)
+    from PINNCommonLib import nodes
+
+    added = nodes.read_sequence(path, "cut")  # as by File > Add Data
+    added.SetAttribute("PINN.File", str(path))
+    with pytest.raises(RuntimeError, match="is cut short"):
+        logic.process(added, waitForCompletion=True)
+
+
+def test_what_is_no_image_or_no_choice_is_one_sentence(shim, scene, tmp_path):
+    """Scripts can pass what the selectors of the panel never offer."""
+    logic = load_perfusion(shim).PINNPerfusionLogic()
+    scan = logic.load(write_scan(tmp_path, left_handed))
+    model = scene.AddNewNodeByClass("vtkMRMLModelNode", "a model")
+    for asl, m0, settings, words in (
+        (None, None, {}, "ASL series: choose a volume or a sequence of volumes."),
+        (model, None, {}, "ASL series: choose a volume or a sequence of volumes, not a model."),
+        (scan, model, {}, "M0: choose a volume or a sequence of volumes, not a model."),
+        (scan, None, {"method": "bayes"}, "method: 'bayes' is not one of "),
+    ):
+        with pytest.raises(RuntimeError, match=words):
+            logic.process(asl, m0, waitForCompletion=True, **settings)
 
 
 def test_bundled_names_are_slicers(shim):

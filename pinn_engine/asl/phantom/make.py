@@ -103,9 +103,13 @@ def make(
     """
     if labeling not in ("PCASL", "CASL", "PASL"):
         raise ValueError(f"labeling must be PCASL, CASL or PASL, not {labeling!r}")
+    if snr is not None and not snr > 0:
+        raise ValueError(f"snr must be above 0, or None for a scan without noise, not {snr!r}")
     settings = {k: v for k, v in locals().items() if k != "settings"}
     grid = head_grid(shape, spacing)
     b = brain.grow(positions(grid), seed, lesions=lesions, territories=territories)
+    if not (b.tissue == brain.GM).any():
+        raise ValueError(f"no grey matter falls into {shape} voxels of {grid.spacing.max():g} mm; give more, smaller voxels")
     acquisition = protocol(labeling, plds, label_duration, repeats, slice_time * np.arange(shape[2]), alpha, t1_blood, partition)
     abv = arterial * vessels(b.position, float(grid.spacing.max()))
     abat = np.where(b.att > 0, np.maximum(b.att - 0.3, 0.2), 0.5) * (abv > 0)

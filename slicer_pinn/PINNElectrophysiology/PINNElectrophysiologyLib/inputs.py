@@ -52,6 +52,8 @@ def export(folder: Path, settings: Settings, model, reference=None) -> list[str]
 
 def check_model(model):
     """The model's mesh. Raises Problem where there is none."""
+    if model is not None and not model.IsA("vtkMRMLModelNode"):
+        raise Problem(f"{model.GetName()}: it is no model; choose a surface or a volume mesh.")
     mesh = model.GetMesh() if model is not None else None
     if mesh is None or mesh.GetNumberOfPoints() == 0 or mesh.GetNumberOfCells() == 0:
         raise Problem(f"{model.GetName() if model is not None else 'Input'}: the model has no surface and no cells.")

@@ -84,6 +84,7 @@ def load(path: Path):
         series = sidecars.is_series(path)
     except (OSError, ValueError) as error:
         raise Problem(f"{path.name} cannot be read as an image: {error}") from None
+    _refuse_cut(path)
     if not series:
         volume = nodes.read_volume(path, sidecars.stem(path))
         volume.SetAttribute("PINN.File", str(path))
@@ -98,6 +99,11 @@ def load(path: Path):
 
 def read_image(node, what: str) -> Image:
     """All volumes of a sequence, or of a scalar or multi-component volume. Raises Problem for what is no image."""
+    if node is None or not (node.IsA("vtkMRMLSequenceNode") or node.IsA("vtkMRMLVolumeNode")):
+        raise Problem(f"{what}: choose a volume or a sequence of volumes" + (f", not {node.GetName()}." if node is not None else "."))
+    file = file_of(node)
+    if file is not None:
+        _refuse_cut(file)
     sequence = sequence_of(node)
     if sequence is not None:
         frames = [sequence.GetNthDataNode(index) for index in range(sequence.GetNumberOfDataNodes())]
@@ -124,10 +130,10 @@ def read_image(node, what: str) -> Image:
 
 def export(folder: Path, settings: Settings, asl, m0=None, mask=None) -> list[str]:
     """Write the files and return the arguments of the call, the output folder included."""
+    image = read_image(asl, "ASL series")
     found = beside(asl)
     known = found.fields
     name = prefix(asl)
-    image = read_image(asl, "ASL series")
     path = folder / f"{name}_asl.nrrd"
     nodes.write_nrrd(path, image.array if len(image.array) > 1 else image.array[0], image.matrix)
     if known:
@@ -194,6 +200,7 @@ def _m0(folder: Path, name: str, settings: Settings, known: Mapping[str, object]
 
 def _read_file(path: Path) -> Image:
     """An image file through MRML, without leaving a node in the scene."""
+    _refuse_cut(path)
     node = nodes.read_sequence(path, path.name) if sidecars.is_series(path) else nodes.read_volume(path, path.name)
     try:
         return read_image(node, "M0")
@@ -251,6 +258,11 @@ def segments_on_grid(image: Image, segmentation) -> tuple[np.ndarray, dict[int, 
 
 def _node_ids() -> set[str]:
     return {slicer.mrmlScene.GetNthNode(index).GetID() for index in range(slicer.mrmlScene.GetNumberOfNodes())}
+
+
+def _refuse_cut(path: Path) -> None:
+    if sidecars.cut_short(path):
+        raise Problem(f"{path.name} is cut short: what is missing would be read as zeros. Copy or export it again.")
 
 
 def _refuse_other_transform(one, other, node) -> None:

@@ -79,6 +79,9 @@ class Settings:
 
 def arguments(settings: Settings, known: Mapping[str, object]) -> list[str]:
     """Options of `pinn-engine asl` besides files and device. `known`: the fields of the sidecar."""
+    for name, table in (("labeling", LABELINGS), ("volumes", ORDERS), ("unknown", UNKNOWNS), ("method", METHODS), ("preset", PRESETS)):
+        if getattr(settings, name) not in table:
+            raise Problem(f"{name}: {getattr(settings, name)!r} is not one of {', '.join(table)}.")
     made: list[str] = []
     labeling = LABELINGS[settings.labeling]
     if labeling:

@@ -9,6 +9,7 @@ import gzip
 import json
 import re
 import struct
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -145,6 +146,28 @@ def _nifti_header(path: Path) -> bytes:
     if len(head) < 348:
         raise ValueError(f"{path.name} is too short for a NIfTI file")
     return head
+
+
+def cut_short(path: Path) -> bool:
+    """True where a NIfTI file ends before its voxels do: MRML fills up with zeros and says nothing."""
+    name = path.name.lower()
+    if not name.endswith((".nii", ".nii.gz")):
+        return False
+    try:
+        head = _nifti_header(path)
+        order = "<" if struct.unpack("<i", head[:4])[0] == 348 else ">"
+        rank, *sizes = struct.unpack(order + "8h", head[40:56])
+        (bits,), (offset,) = struct.unpack(order + "h", head[72:74]), struct.unpack(order + "f", head[108:112])
+        wanted = int(offset) + int(np.prod([max(size, 1) for size in sizes[:rank]], dtype=np.int64)) * bits // 8
+        if not name.endswith(".gz"):
+            return path.stat().st_size < wanted
+        with gzip.open(path) as stream:
+            there = 0
+            while block := stream.read(1 << 22):
+                there += len(block)
+        return there < wanted
+    except (OSError, EOFError, zlib.error, ValueError, struct.error):
+        return True
 
 
 def _nrrd_header(path: Path) -> str:
