@@ -16,12 +16,13 @@ from .result import HeartFit
 NEAR = 8  # samples next to one
 DEALS = 199  # times they are dealt out anew; a real wave is beyond all but one in a hundred
 MOST = 20_000  # samples that are asked
+MANY = 0.1  # share of the activation times set aside beyond which they are no stray errors
 EXPLAINED = 0.1  # share of the variance of V that a fit must explain
 
 
 def doubts(fit: HeartFit) -> tuple[str, ...]:
     """What a person should read before anything else; nothing where all is well."""
-    return (*no_wave(fit), *unsettled(fit))
+    return (*no_wave(fit), *many_set_aside(fit), *unsettled(fit))
 
 
 def no_wave(fit: HeartFit) -> tuple[str, ...]:
@@ -33,6 +34,15 @@ def no_wave(fit: HeartFit) -> tuple[str, ...]:
     if fit.V is not None and (share := explained(fit)) < EXPLAINED:
         return (f"the fitted wave explains {max(100 * share, 0):.0f} % of the variance of V, hardly more than a constant does; {words}",)
     return ()
+
+
+def many_set_aside(fit: HeartFit) -> tuple[str, ...]:
+    """A few wrong times are usual; of many one should know why."""
+    share = fit.settings.get("outliers", 0) / max(fit.settings.get("observations", 0), 1)
+    if share <= MANY:
+        return ()
+    why = "look whether they are of another beat, or mark what was not measured"
+    return (f"{100 * share:.0f} % of the activation times were set aside: {why}",)
 
 
 def placed(data: HeartData, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

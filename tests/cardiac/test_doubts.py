@@ -82,5 +82,7 @@ def test_wrong_times_of_one_value_are_named():
     data = times(2.0, 1)
     wrong = np.flatnonzero(np.isfinite(data.LAT))[::7]
     data.LAT[wrong] = 230.0 / MS_PER_TU
-    notes = " ".join(fit(data, strength=0.4).notes)
-    assert "of them are 230: if that marks what was not measured, give NaN there" in notes
+    found = fit(data, strength=0.4)
+    assert "of them are 230: if that marks what was not measured, give NaN there" in " ".join(found.notes)
+    assert any("% of the activation times were set aside" in doubt for doubt in found.doubts)
+    assert not fit(times(2.0, 1), strength=0.4).doubts
