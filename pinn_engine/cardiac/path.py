@@ -46,6 +46,11 @@ class Choice:
     lines: bool = False  # and whether they were taken
 
     @property
+    def best(self) -> float:
+        """Strength that predicts best; the one given where none was tried."""
+        return min(self.scores, key=lambda strength: self.scores[strength]) if self.scores else self.strength
+
+    @property
     def last(self) -> float:
         """Strength of the last fit."""
         return self.strength if self.background is None else UNDER
@@ -60,18 +65,20 @@ def choose(
     strengths: Sequence[float] = STRENGTHS,
     seed: int = 0,
     steps: int = 5,
-    slack: float = SLACK,
+    slack: float | None = SLACK,
     pieces: float = np.inf,
     modes: Modes | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> Choice:
     """Fit three quarters of the data along a path from strong to weak, each from the last, and score the rest.
 
+    Taken is the strongest that predicts at most `slack` worse than the best; None: no worse than chance makes it on these data.
     Where no strength below `pieces` predicts as well, steep places are spared if that predicts at most `slack` worse. Elsewhere a smooth
     background of these `modes` is laid under the pieces, if the evidence asks for one and it does not predict much worse.
     """
     kept, held = parted(data, seed)
     scores: dict[float, float] = {}
+    losses: dict[float, Tensor] = {}
     states: dict[float, Tensor] = {}
     best: Tensor = theta
     width = 1.0
@@ -82,13 +89,16 @@ def choose(
         newton = SparseGaussNewton(steps, relative=2e-3, damping=WARM) if number else SparseGaussNewton(steps + 7, relative=2e-3)
         solution = newton.solve(problem, theta, linear)
         theta = states[strength] = solution.theta
-        scores[strength] = prediction_error(problem, held, theta)
+        losses[strength] = prediction_losses(problem, held, theta)
+        scores[strength] = float(losses[strength].mean())
         if scores[strength] <= min(scores.values()):
             best, width = theta, widening(problem, solution, held)
         if progress:
             progress((number + 1) / len(strengths))
         if scores[strength] > WORSE * min(scores.values()):
             break
+    if slack is None:
+        return Choice(strongest_by_chance(losses), scores, best, width)
     choice = Choice(strongest(scores, slack), scores, best, width)
     if weakest(scores, slack) >= pieces:
         at = min(scores, key=lambda strength: scores[strength])
@@ -155,6 +165,14 @@ def rounded(problem: MapProblem, solution: SparseSolution) -> SparseSolution:
     return replace(solution, normal=assemble(problem.terms(solution.theta), len(solution.theta)))
 
 
+def doubted(problem: MapProblem, solution: SparseSolution, strength: float) -> SparseSolution:
+    """With the information of another prior: a stronger one than predicts best, which nothing spoke against, knows no more than that."""
+    own, problem.strength = problem.strength, strength
+    solution = replace(solution, normal=assemble(problem.terms(solution.theta), len(solution.theta)))
+    problem.strength = own
+    return solution
+
+
 def parted(data: Samples, seed: int) -> tuple[Samples, Samples]:
     """What is fitted and what is held out."""
     test = np.zeros(len(data.value), bool)
@@ -176,6 +194,22 @@ def strongest(scores: dict[float, float], slack: float) -> float:
         return tried[at]
     share = (allowed - scores[tried[at]]) / (scores[tried[at + 1]] - scores[tried[at]])
     return float(tried[at] * (tried[at + 1] / tried[at]) ** share)
+
+
+def strongest_by_chance(losses: dict[float, Tensor]) -> float:
+    """The strongest prior whose losses (R,) on the held-out data are, in the mean, within one standard error of the best one's.
+
+    All are of the same data: their noise drops out of the differences, whose own spread is the standard error (the one-standard-error
+    rule of Breiman et al. 1984, paired). Held-out V judges T first, and D by little.
+    """
+    tried = sorted(losses)
+    at = best = min(range(len(tried)), key=lambda i: float(losses[tried[i]].mean()))
+    while at + 1 < len(tried):
+        worse = losses[tried[at + 1]] - losses[tried[best]]
+        if float(worse.mean()) > float(worse.std()) / len(worse) ** 0.5:
+            break
+        at += 1
+    return tried[at]
 
 
 def weakest(scores: dict[float, float], slack: float) -> float:
@@ -206,13 +240,18 @@ def widening(problem: MapProblem, solution: SparseSolution, held: Samples, draws
 
 def prediction_error(problem: MapProblem, held: Samples, theta: Tensor) -> float:
     """Mean over held-out observations of min(z^2, 9)."""
+    return float(prediction_losses(problem, held, theta).mean())
+
+
+def prediction_losses(problem: MapProblem, held: Samples, theta: Tensor) -> Tensor:
+    """(R,) min(z^2, 9) of every held-out observation."""
     where = held.at(problem.split(theta)[0])
     if held.time is None:
         z = (where - held.value) / held.sd
     else:
         assert problem.beat is not None
         z = (problem.beat.V_and_slope(held.time - where)[0] - held.value) / held.sd
-    return float((z**2).clamp_max(CAP).mean())
+    return (z**2).clamp_max(CAP)
 
 
 def noise_sd(solution: SparseSolution, problem: MapProblem, data: Samples, draws: int = 16) -> float:

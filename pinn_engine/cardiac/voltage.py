@@ -21,7 +21,7 @@ from .fem import Elements
 from .lat import MapSolution, with_draws
 from .mapfit import MapProblem, Samples, at_nodes
 from .model import AlievPanfilov
-from .path import USUAL, Choice, choose
+from .path import USUAL, Choice, choose, doubted
 from .starts import laplacian, matched_filter, spline, typical_D
 
 SCAN_A = (0.005, 0.03, 0.08, 0.15)
@@ -73,7 +73,7 @@ def fit_voltage(
     choice = Choice(strength or 0.4, widening=USUAL)
     if strength is None and not even:
         choice = choose(
-            build, data, theta, linear, strengths=STRENGTHS, slack=0.0, seed=seed, progress=lambda done: tell(0.15 + 0.5 * done)
+            build, data, theta, linear, strengths=STRENGTHS, slack=None, seed=seed, progress=lambda done: tell(0.15 + 0.5 * done)
         )
         assert choice.theta is not None
         theta = choice.theta
@@ -98,6 +98,8 @@ def fit_voltage(
     theta = solution.theta[: 2 * element.nodes]
     solution = SparseGaussNewton(steps=15, relative=1e-4).solve(second, theta, linear)
     tell(0.95)
+    if choice.best != choice.strength:
+        solution = doubted(second, solution, choice.best)
     solved = with_draws(second, solution, choice, level, draws, seed)
     T_misfit = missed(element, data.with_sd(level), beat, solved.T)[1]
     return replace(solved, draws_ab=stage1.draws_ab, facts=solved.facts | {"T_misfit": T_misfit}), model

@@ -7,7 +7,7 @@ import torch
 from pinn_engine.cardiac import shapes
 from pinn_engine.cardiac.fem import elements
 from pinn_engine.cardiac.nodes import apparent_speed, unevenness
-from pinn_engine.cardiac.path import strongest, weakest
+from pinn_engine.cardiac.path import strongest, strongest_by_chance, weakest
 from pinn_engine.files.raster import nearest
 
 
@@ -23,6 +23,24 @@ from pinn_engine.files.raster import nearest
 )
 def test_the_strongest_prior_that_predicts_as_well(scores, slack, expected):
     assert strongest(scores, slack) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("worse", "apart", "expected"),
+    [
+        (0.005, 0.1, 1.0),  # a hundred observations: a standard error of .01
+        (0.015, 0.1, 0.1),
+        (0.015, 0.2, 1.0),
+        (-0.015, 0.1, 1.0),  # the best itself
+        (0.005, 0.0, 0.1),  # the same difference everywhere is no chance
+    ],
+)
+def test_the_strongest_prior_that_chance_makes_no_worse(worse, apart, expected):
+    """Losses that vary far more than they differ: what both share says nothing."""
+    best = torch.as_tensor(np.random.default_rng(0).uniform(0, 9, 100))
+    alternating = apart * torch.tensor([1.0, -1.0]).repeat(50).double()
+    losses = {0.1: best, 1.0: best + worse + alternating, 0.01: best + 1.0}
+    assert strongest_by_chance(losses) == expected
 
 
 @pytest.mark.parametrize(
