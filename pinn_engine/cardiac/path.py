@@ -25,6 +25,7 @@ PIECES = 0.3  # 1/l0: where no weaker prior predicts as well, a map is of pieces
 GUARD = 0.15  # how much worse a background, or lines, may predict: the evidence, and what the map gains by them, tell more
 UNDER = 0.4  # 1/l0: strength over a smooth background, which takes the waves that else ask for a weaker one
 DRAWN = 0.03  # rounding of |grad u| l0 with which intervals over a background are drawn
+SURE = 2.0  # standard errors of a mean difference on the same held-out data from which it is no chance
 CAP = 9.0  # of a squared standardised error: one outlier must not choose the prior
 
 Build = Callable[[Samples, float], MapProblem]  # data, strength -> problem
@@ -73,8 +74,9 @@ def choose(
     """Fit three quarters of the data along a path from strong to weak, each from the last, and score the rest.
 
     Taken is the strongest that predicts at most `slack` worse than the best; None: no worse than chance makes it on these data.
-    Where no strength below `pieces` predicts as well, steep places are spared if that predicts at most `slack` worse. Elsewhere a smooth
-    background of these `modes` is laid under the pieces, if the evidence asks for one and it does not predict much worse.
+    Where no strength below `pieces` predicts as well, steep places are spared if that predicts at most `slack` worse. Else a smooth
+    background of these `modes` is laid under the pieces, if the evidence asks for one and it does not predict much worse. Where it asks
+    for none, steep places are spared after all unless that is shown to predict worse.
     """
     kept, held = parted(data, seed)
     scores: dict[float, float] = {}
@@ -100,40 +102,67 @@ def choose(
     if slack is None:
         return Choice(strongest_by_chance(losses), scores, best, width)
     choice = Choice(strongest(scores, slack), scores, best, width)
+    at = choice.best
+    spared: Spared | None = None
     if weakest(scores, slack) >= pieces:
-        at = min(scores, key=lambda strength: scores[strength])
-        choice = _spared(choice, build(kept, at), held, best, linear, steps, (1.0 + slack) * scores[at])
+        spared = Spared.of(build(kept, at), held, best, linear, steps)
+        choice = spared.told(choice, taken=spared.score <= (1.0 + slack) * scores[at])
     if modes is None or choice.spares:
         return choice
     near = min(states, key=lambda tried: abs(np.log(tried / choice.strength)))  # borders as they will be found at that strength
-    return _with_background(choice, build(kept, UNDER), held, states[near], linear, modes, (1.0 + GUARD) * min(scores.values()))
+    choice, asked = _with_background(choice, build(kept, UNDER), held, states[near], linear, modes, (1.0 + GUARD) * min(scores.values()))
+    if asked or spared is None:
+        return choice
+    return spared.told(choice, taken=not shown(spared.losses - losses[at]))
 
 
-def _spared(choice: Choice, problem: MapProblem, held: Samples, theta: Tensor, linear: SparseSolver, steps: int, allowed: float) -> Choice:
-    solution = sparing(problem, theta, linear, steps)
-    score = prediction_error(problem, held, solution.theta)
-    if score > allowed:
-        return replace(choice, spared=score)
-    return replace(choice, spared=score, spares=True, widening=widening(problem, solution, held))
+def shown(worse: Tensor) -> bool:
+    """Whether paired differences of loss (R,) on held-out data show that one fit predicts worse than the other."""
+    return float(worse.mean()) > SURE * float(worse.std()) / len(worse) ** 0.5
+
+
+@dataclass(frozen=True)
+class Spared:
+    """A fit that spares the steep places of another, and its losses (R,) on the held-out data."""
+
+    problem: MapProblem
+    solution: SparseSolution
+    held: Samples
+    losses: Tensor
+
+    @classmethod
+    def of(cls, problem: MapProblem, held: Samples, theta: Tensor, linear: SparseSolver, steps: int) -> Spared:
+        solution = sparing(problem, theta, linear, steps)
+        return cls(problem, solution, held, prediction_losses(problem, held, solution.theta))
+
+    @property
+    def score(self) -> float:
+        return float(self.losses.mean())
+
+    def told(self, choice: Choice, taken: bool) -> Choice:
+        if not taken:
+            return replace(choice, spared=self.score)
+        return replace(choice, spared=self.score, spares=True, widening=widening(self.problem, self.solution, self.held))
 
 
 def _with_background(
     choice: Choice, problem: MapProblem, held: Samples, theta: Tensor, linear: SparseSolver, modes: Modes, allowed: float
-) -> Choice:
+) -> tuple[Choice, bool]:
+    """The choice, and whether the evidence asked for a background."""
     solution = over_background(problem, modes.background(), theta, linear)
     assert isinstance(solution.normal, BorderedNormal)
     assert problem.background is not None
     reach = modes.asked_reach(solution.normal, problem.background, solution.theta[2 * problem.nodes :].numpy())
     if reach is None:
-        return choice
+        return choice, False
     problem.background = modes.background(reach)
     solution = sparing(problem, solution.theta, linear)
     score = prediction_error(problem, held, solution.theta)
     if score > allowed:
-        return replace(choice, under=score)
+        return replace(choice, under=score), True
     width = widening(problem, rounded(problem, solution), held)
     choice = replace(choice, widening=width, under=score, background=problem.background)
-    return _with_lines(choice, problem, held, drawn(problem, solution.theta, linear), (1.0 + GUARD) * score)
+    return _with_lines(choice, problem, held, drawn(problem, solution.theta, linear), (1.0 + GUARD) * score), True
 
 
 def _with_lines(choice: Choice, problem: MapProblem, held: Samples, lines: SparseSolution | None, allowed: float) -> Choice:

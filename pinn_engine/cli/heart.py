@@ -93,7 +93,7 @@ def fit_arguments(call: argparse.Namespace) -> dict[str, Any]:
 
 def run_fit(call: argparse.Namespace) -> int:
     by_stem = Path(f"{call.input}.pts").exists()  # as openCARP calls a mesh
-    refuse_absent(call, {} if by_stem else {"input": "heart"})
+    refuse_absent(call, {} if by_stem else {"input": "the mesh or movie"})
     set_threads(call.threads)
     return finish(run_one(task(call, call.input, call.out), reporter(call.progress)))
 

@@ -185,7 +185,7 @@ def test_bad_input_is_one_line(tmp_path, capsys):
         "not a heart's": [str(seconds)],
         "too few": [str(few)],
         "cannot tell a and b": [str(fine), "--unknown", "D,a,b"],
-        "no such": [str(tmp_path / "gone.vtp")],
+        "the mesh or movie does not exist": [str(tmp_path / "gone.vtp")],
         "has no fibres": [str(fine), "--across", "0.3"],
     }
     for words, call in calls.items():

@@ -206,7 +206,7 @@ BAD = {  # the call ({name}: files of the scan, {tmp}: a folder), what the line 
 CHEAP = {  # told in a tenth of a second, not after the seconds that torch takes to load
     "a scan": ("asl none_asl.nii.gz --out out", "none_asl.nii.gz: ASL series does not exist; check the path"),
     "a T1 map": (f"asl {__file__} --out out --t1-map none.nii", "none.nii: T1 map does not exist; check the path"),
-    "a heart": ("cardiac fit none.vtk --out out", "none.vtk: heart does not exist; check the path"),
+    "a heart": ("cardiac fit none.vtk --out out", "none.vtk: the mesh or movie does not exist; check the path"),
     "a dataset": ("bids none out participant", "none: the dataset does not exist; give its root"),
     "processes": ("bids . out participant --nprocs 0", "--nprocs: must be at least 1, found 0; give the number of processes"),
     "a size": ("phantom asl --out out --spacing 0", "--spacing: is out of range, found 0.0; give a value from 0.9 to 20"),
