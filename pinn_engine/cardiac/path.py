@@ -110,15 +110,18 @@ def choose(
     if modes is None or choice.spares:
         return choice
     near = min(states, key=lambda tried: abs(np.log(tried / choice.strength)))  # borders as they will be found at that strength
-    choice, asked = _with_background(choice, build(kept, UNDER), held, states[near], linear, modes, (1.0 + GUARD) * min(scores.values()))
-    if asked or spared is None:
+    choice = _with_background(choice, build(kept, UNDER), held, states[near], linear, modes, (1.0 + GUARD) * scores[at])
+    if choice.under is not None or spared is None:  # the evidence asked for a background, or borders are not to be spared at all
         return choice
-    return spared.told(choice, taken=not shown(spared.losses - losses[at]))
+    return spared.told(choice, taken=not shown(spared.losses - losses[at], SURE))
 
 
-def shown(worse: Tensor) -> bool:
-    """Whether paired differences of loss (R,) on held-out data show that one fit predicts worse than the other."""
-    return float(worse.mean()) > SURE * float(worse.std()) / len(worse) ** 0.5
+def shown(worse: Tensor, errors: float) -> bool:
+    """Whether one fit is shown to predict worse than another: paired differences of loss (R,) on the same held-out data.
+
+    Their noise is the same for both and drops out; the mean must exceed so many of its standard `errors`.
+    """
+    return float(worse.mean()) > errors * float(worse.std()) / len(worse) ** 0.5
 
 
 @dataclass(frozen=True)
@@ -147,22 +150,21 @@ class Spared:
 
 def _with_background(
     choice: Choice, problem: MapProblem, held: Samples, theta: Tensor, linear: SparseSolver, modes: Modes, allowed: float
-) -> tuple[Choice, bool]:
-    """The choice, and whether the evidence asked for a background."""
+) -> Choice:
     solution = over_background(problem, modes.background(), theta, linear)
     assert isinstance(solution.normal, BorderedNormal)
     assert problem.background is not None
     reach = modes.asked_reach(solution.normal, problem.background, solution.theta[2 * problem.nodes :].numpy())
     if reach is None:
-        return choice, False
+        return choice
     problem.background = modes.background(reach)
     solution = sparing(problem, solution.theta, linear)
     score = prediction_error(problem, held, solution.theta)
     if score > allowed:
-        return replace(choice, under=score), True
+        return replace(choice, under=score)
     width = widening(problem, rounded(problem, solution), held)
     choice = replace(choice, widening=width, under=score, background=problem.background)
-    return _with_lines(choice, problem, held, drawn(problem, solution.theta, linear), (1.0 + GUARD) * score), True
+    return _with_lines(choice, problem, held, drawn(problem, solution.theta, linear), (1.0 + GUARD) * score)
 
 
 def _with_lines(choice: Choice, problem: MapProblem, held: Samples, lines: SparseSolution | None, allowed: float) -> Choice:
@@ -191,15 +193,20 @@ def sparing(problem: MapProblem, theta: Tensor, linear: SparseSolver, steps: int
 def rounded(problem: MapProblem, solution: SparseSolution) -> SparseSolution:
     """With the information of a total variation that is rounded more: the sharp one takes the borders of pieces for known."""
     problem.rounding = DRAWN
-    return replace(solution, normal=assemble(problem.terms(solution.theta), len(solution.theta)))
+    return informed(problem, solution)
 
 
 def doubted(problem: MapProblem, solution: SparseSolution, strength: float) -> SparseSolution:
     """With the information of another prior: a stronger one than predicts best, which nothing spoke against, knows no more than that."""
     own, problem.strength = problem.strength, strength
-    solution = replace(solution, normal=assemble(problem.terms(solution.theta), len(solution.theta)))
+    solution = informed(problem, solution)
     problem.strength = own
     return solution
+
+
+def informed(problem: MapProblem, solution: SparseSolution) -> SparseSolution:
+    """The solution with the information of the problem as it is now."""
+    return replace(solution, normal=assemble(problem.terms(solution.theta), len(solution.theta)))
 
 
 def parted(data: Samples, seed: int) -> tuple[Samples, Samples]:
@@ -228,15 +235,11 @@ def strongest(scores: dict[float, float], slack: float) -> float:
 def strongest_by_chance(losses: dict[float, Tensor]) -> float:
     """The strongest prior whose losses (R,) on the held-out data are, in the mean, within one standard error of the best one's.
 
-    All are of the same data: their noise drops out of the differences, whose own spread is the standard error (the one-standard-error
-    rule of Breiman et al. 1984, paired). Held-out V judges T first, and D by little.
+    The one-standard-error rule of Breiman et al. 1984, paired: held-out V judges T first, and D by little.
     """
     tried = sorted(losses)
     at = best = min(range(len(tried)), key=lambda i: float(losses[tried[i]].mean()))
-    while at + 1 < len(tried):
-        worse = losses[tried[at + 1]] - losses[tried[best]]
-        if float(worse.mean()) > float(worse.std()) / len(worse) ** 0.5:
-            break
+    while at + 1 < len(tried) and not shown(losses[tried[at + 1]] - losses[tried[best]], 1.0):
         at += 1
     return tried[at]
 

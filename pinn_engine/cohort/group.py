@@ -17,6 +17,7 @@ from ..files.output import OutputFolder
 from .ledger import Ledger, Result
 
 FIGURES = {"asl": "desc-qualitycontrol_cbf.tsv", "cardiac": "desc-qualitycontrol_cardiac.tsv"}  # a subject's are in its marker already
+LEGEND = "_dseg.tsv"  # of a label image: no figures
 
 
 def write_group(ledger: Ledger) -> list[Path]:
@@ -108,10 +109,7 @@ def _stacks(out: Path, done: Sequence[Result]) -> dict[str, list[Mapping[str, ob
         for file in result.files:
             name = Path(file).name
             at = name.find("desc-")
-            if (
-                at < 0 or not name.endswith(".tsv") or name.endswith(("_dseg.tsv", *FIGURES.values()))
-                # legends of label images are no figures
-            ):
+            if at < 0 or not name.endswith(".tsv") or name.endswith((LEGEND, *FIGURES.values())):
                 continue
             with open(out / file, encoding="utf-8", newline="") as stream:
                 for row in csv.DictReader(stream, delimiter="\t"):

@@ -104,6 +104,6 @@ def test_it_is_taken_in_even_tissue_unless_it_is_shown_to_predict_worse(pieces, 
 
 def test_losses_that_differ_by_chance_show_nothing():
     random = torch.from_numpy(np.random.default_rng(0).standard_normal(100))
-    assert not shown(random - random.mean() + 0.1)  # a standard error
-    assert shown(random - random.mean() + 0.3)
-    assert not shown(random - random.mean() - 0.3)
+    assert not shown(random - random.mean() + 0.1, 2.0)  # a standard error
+    assert shown(random - random.mean() + 0.3, 2.0)
+    assert not shown(random - random.mean() - 0.3, 2.0)
